@@ -1,0 +1,47 @@
+"""The dense connection: every lower unit with every upper unit."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from gibbsian.connections.base import Connection
+
+
+class Dense(Connection):
+    """All-to-all couplings: up(a) = a W, down(b) = b Wᵀ, statistics ⟨aᵀ b⟩.
+
+    Parameters
+    ----------
+    lower, upper : int
+        Sizes of the two layers; the weight has shape (lower, upper).
+    """
+
+    weight: nn.Parameter
+
+    def __init__(self, lower: int, upper: int) -> None:
+        super().__init__()
+        self.lower, self.upper = lower, upper
+        self.weight = nn.Parameter(torch.zeros(lower, upper))
+
+    def up(
+        self, a: Float[Tensor, "*batch n"], weight: Tensor | None = None
+    ) -> Float[Tensor, "*batch m"]:
+        """Return a W."""
+        return a @ (self.weight if weight is None else weight)
+
+    def down(
+        self, b: Float[Tensor, "*batch m"], weight: Tensor | None = None
+    ) -> Float[Tensor, "*batch n"]:
+        """Return b Wᵀ."""
+        return b @ (self.weight if weight is None else weight).T
+
+    def statistics(
+        self,
+        a: Float[Tensor, "batch n"],
+        b: Float[Tensor, "batch m"],
+        weights: Float[Tensor, " batch"] | None = None,
+    ) -> Tensor:
+        """Return Σ_r w_r a_rᵀ b_r, with w_r = 1/batch unless given."""
+        if weights is None:
+            return (a.T @ b).div_(a.shape[0])
+        return (a * weights[:, None]).T @ b

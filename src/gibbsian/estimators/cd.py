@@ -1,0 +1,55 @@
+"""Contrastive divergence: chains restarted at the data for every update."""
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from gibbsian.estimators.base import Estimator, Phases, check_count, draw_odd, positive_phase
+from gibbsian.machine import BoltzmannMachine
+from gibbsian.samplers import ChainState, Gibbs, Sampler
+
+
+class CD(Estimator):
+    """CD-k (Hinton 2002): the negative chains start at the batch and run k steps.
+
+    Biased for finite k: such a machine is trained out of equilibrium, and its chains from noise say
+    nothing about its likelihood.
+
+    Parameters
+    ----------
+    steps : int
+        k, the number of sampler steps.
+    sampler : Sampler, optional
+        Block Gibbs unless given.
+    """
+
+    def __init__(self, steps: int = 1, sampler: Sampler | None = None) -> None:
+        self.steps = check_count(steps, "The number of steps of CD")
+        self.sampler = sampler or Gibbs()
+        # Block Gibbs goes on from the positive phase's fields; other samplers make their own state.
+        self._plain = sampler is None
+        self.config = {"kind": "cd", "steps": steps}
+
+    def init(
+        self, machine: BoltzmannMachine, data: Float[Tensor, "rows n"], generator: Generator | None
+    ) -> ChainState | None:
+        """Return None: nothing persists."""
+        return None
+
+    @torch.no_grad()
+    def step(
+        self, machine: BoltzmannMachine, x: Float[Tensor, "batch n"],
+        chains: ChainState | None, generator: Generator | None,
+        weights: Float[Tensor, " batch"] | None = None,
+    ) -> Phases:  # fmt: skip
+        """Run k steps from the batch; sample weights weigh both phases."""
+        positive, state, fields = positive_phase(machine, x, generator, weights)
+        if self._plain:
+            chain = draw_odd(machine, state, fields, generator)
+        else:
+            chain = self.sampler.init(machine, x, generator)
+        info = None
+        for _ in range(self.steps):
+            chain, info = self.sampler.step(machine, chain, generator)
+        last = None if info is None else info.fields
+        return Phases(positive, machine.mean_statistics(chain.layers, 1, weights, last), None)

@@ -1,0 +1,115 @@
+"""Where the parameters start."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from gibbsian.errors import TrainingError
+from gibbsian.machine import BoltzmannMachine
+from gibbsian.path import data_statistics, fit_units
+from gibbsian.units import base as unit
+
+WEIGHTS = ("normal", "glorot", "pca")
+
+
+def initialise(
+    machine: BoltzmannMachine,
+    data: Float[Tensor, "rows n"],
+    *,
+    weights: str = "normal",
+    scale: float = 0.01,
+    biases: Mapping[int, float | Sequence[float]] | None = None,
+    statistics: tuple[Mapping[str, Tensor], int] | None = None,
+    generator: Generator | None = None,
+) -> None:
+    """Set all parameters to their start, in place.
+
+    The visible units are fitted to the data's (smoothed) moments, so that at W = 0 the machine is
+    the independent model of the data.
+
+    Parameters
+    ----------
+    machine : BoltzmannMachine
+    data : Tensor (rows, n)
+        Rows for the moments (unless `statistics` has them) and for PCA.
+    weights : {"normal", "glorot", "pca"}
+        N(0, scale²); Glorot's uniform U(±√(6/(n + m))) (Glorot & Bengio 2010); or the first
+        principal directions of the data, each scaled so that its hidden field has standard
+        deviation 1 over the data, on top of N(0, scale²): a low-rank start (after Béreux et al. 2025).
+    scale : float
+        Standard deviation of the normal part.
+    biases : mapping of layer to number or numbers
+        Linear parameters given by value; they override what the data suggest.
+    statistics : mean statistics and row count, optional
+        What `gibbsian.path.data_statistics` returned for all data.
+    generator : torch.Generator
+        Source of the random weights.
+
+    Raises
+    ------
+    TrainingError
+        If a name is unknown, the scale is negative, or a bias does not fit its layer.
+    """
+    if weights not in WEIGHTS:
+        raise TrainingError(f"Weights start as {', '.join(WEIGHTS)}, not as {weights!r}.")
+    if not scale >= 0:
+        raise TrainingError(f"The scale of the first weights must be 0 or positive, not {scale!r}.")
+    stats = statistics or data_statistics(machine.layers[0], [data])
+    with torch.no_grad():
+        for c in machine.joints:
+            c.weight.normal_(0.0, scale, generator=generator)
+            if weights == "glorot":
+                bound = (6 / (c.lower + c.upper)) ** 0.5
+                c.weight.uniform_(-bound, bound, generator=generator)
+        if any(p.requires_grad for p in machine.layers[0].parameters()):
+            fit_units(machine.layers[0], *stats)
+        if weights == "pca":
+            _principal(machine, data)
+        for layer, value in (biases or {}).items():
+            _set_bias(machine, layer, value)
+
+
+def _principal(machine: BoltzmannMachine, data: Float[Tensor, "rows n"]) -> None:
+    """Put the leading principal directions into the first columns of the first couplings.
+
+    Their mean field on the hidden units, and the hidden units' mean pull on the visible ones, are
+    taken back by the biases, so that the start still has the data's means.
+    """
+    from sklearn.decomposition import PCA
+
+    weight = machine.joints[0].weight
+    rank = min(weight.shape[1], weight.shape[0], len(data) - 1)
+    if rank < 1:
+        raise TrainingError("A PCA start needs at least two rows of data; use weights='normal'.")
+    pca = PCA(n_components=rank, random_state=0).fit(data.double().cpu().numpy())
+    spread = torch.from_numpy(pca.explained_variance_).clamp(min=1e-12).sqrt()
+    useful = spread > 1e-3 * spread[0]
+    directions = (torch.from_numpy(pca.components_) / spread[:, None])[useful].T.to(weight)
+    weight[:, : directions.shape[1]] += directions
+    visible, hidden = machine.layers[0], machine.layers[1]
+    mean = data.to(weight).mean(dim=0)
+    fields = machine.joints[0].up(mean)
+    leaf = dict(hidden.named_parameters()).get("bias")
+    if leaf is not None and leaf.requires_grad:
+        leaf.sub_(fields)
+    pull = machine.joints[0].down(unit.mean(hidden, fields))
+    bias = dict(visible.named_parameters()).get("bias")
+    if bias is not None and bias.requires_grad:
+        bias.sub_(pull)
+
+
+def _set_bias(machine: BoltzmannMachine, layer: int, value: float | Iterable[float]) -> None:
+    if not 0 <= layer < len(machine.layers):
+        raise TrainingError(f"There is no layer {layer} to set a bias of.")
+    row = torch.as_tensor(value, dtype=torch.float64)
+    n = machine.sizes[layer]
+    if row.ndim > 1 or (row.ndim == 1 and len(row) != n):
+        raise TrainingError(f"The bias of layer {layer} must be one number or {n} numbers.")
+    if not bool(torch.isfinite(row).all()):
+        raise TrainingError(f"The bias of layer {layer} holds values that are not finite.")
+    row, first = row.expand(n), 0
+    for leaf in unit.leaves(machine.layers[layer]):
+        leaf.get_parameter("bias").copy_(row[first : first + leaf.size])
+        first += leaf.size

@@ -1,0 +1,64 @@
+"""Optimisers by name, all of them PyTorch's, refused where a run could not resume."""
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+
+from gibbsian.errors import TrainingError
+from gibbsian.packing import pack
+
+OptimizerFactory = Callable[[list[dict[str, Any]]], Optimizer]
+
+# They need the loss as a function, and a Boltzmann machine's loss cannot be evaluated.
+_NEED_LOSS = {"lbfgs"}
+_NEED_SPARSE = {"sparseadam"}
+
+
+def names() -> list[str]:
+    """List the optimisers that can be asked for by name."""
+    return sorted(set(_classes()) - _NEED_LOSS - _NEED_SPARSE)
+
+
+def _classes() -> dict[str, Callable[..., Optimizer]]:
+    return {
+        k.lower(): v
+        for k, v in vars(torch.optim).items()
+        if inspect.isclass(v) and issubclass(v, Optimizer) and v is not Optimizer
+    }
+
+
+def build(
+    optimizer: str | OptimizerFactory,
+    groups: Iterable[dict[str, Any]],
+    options: Mapping[str, Any] | None = None,
+) -> Optimizer:
+    """Make an optimiser from a name of `torch.optim`, or from a function of parameter groups.
+
+    Raises
+    ------
+    TrainingError
+        If the name is unknown, an option does not fit, or the optimiser's state holds anything but
+        tensors and numbers, so that a run with it could not resume without unpickling.
+    """
+    groups = list(groups)
+    if callable(optimizer):
+        made = optimizer(groups)
+    else:
+        if optimizer.lower() not in names():
+            raise TrainingError(
+                f"There is no optimiser {optimizer!r} that fits; known are {', '.join(names())}."
+            )
+        try:
+            made = _classes()[optimizer.lower()](groups, **(options or {}))
+        except (TypeError, ValueError) as error:
+            raise TrainingError(
+                f"The optimiser {optimizer!r} refuses its options: {error}."
+            ) from None
+    try:
+        pack({"optimizer": made.state_dict()})
+    except TrainingError as error:
+        raise TrainingError(f"This optimiser cannot be used: {error}") from None
+    return made

@@ -1,0 +1,127 @@
+"""Paths from a machine that is sampled exactly to the machine that is asked about."""
+
+import copy
+from collections.abc import Iterable, Mapping
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gibbsian.connections import Scaled
+from gibbsian.errors import DataError
+from gibbsian.machine import BoltzmannMachine, State
+from gibbsian.units import base as unit
+from gibbsian.units.base import Units
+
+# Rows whose statistics are formed at once.
+_ROWS = 4096
+
+
+def data_statistics(
+    units: Units, chunks: Iterable[Float[Tensor, "rows n"]]
+) -> tuple[dict[str, Tensor], int]:
+    """Return the mean of each sufficient statistic over the data, in float64, and the row count.
+
+    Raises
+    ------
+    DataError
+        If there are no rows.
+    """
+    totals: dict[str, Tensor] = {}
+    rows = 0
+    like = next(units.parameters())
+    wide = unit.accumulator(like)
+    for x in (piece for chunk in chunks for piece in chunk.split(_ROWS)):
+        rows += len(x)
+        # Squares are formed in float64 too, or a mean far from 0 would drown the variance.
+        for k, t in units.statistics(x.to(device=like.device, dtype=wide)).items():
+            part = t.sum(dim=0)
+            totals[k] = totals[k] + part if k in totals else part
+    if rows == 0:
+        raise DataError("The data have no rows, so nothing can be fitted to them.")
+    return {k: t / rows for k, t in totals.items()}, rows
+
+
+def fit_units(units: Units, mean: Mapping[str, Tensor], rows: int) -> None:
+    """Set the units' parameters to the independent units with these (smoothed) mean statistics."""
+    with torch.no_grad():
+        for name, value in units.domain.natural(mean, rows).items():
+            units.get_parameter(name).copy_(value)
+
+
+def reference(
+    machine: BoltzmannMachine, data: Float[Tensor, "rows n"] | tuple[Mapping[str, Tensor], int]
+) -> BoltzmannMachine:
+    """Build the reference machine: W = 0, visible units fitted to the data, the others as they are.
+
+    Its samples are exact and its log Z is known. `data` are rows, or what `data_statistics`
+    returned for them.
+    """
+    base = copy.deepcopy(machine)
+    stats = data if isinstance(data, tuple) else data_statistics(base.layers[0], [data])
+    fit_units(base.layers[0], *stats)
+    with torch.no_grad():
+        for c in base.joints:
+            c.weight.zero_()
+    return base
+
+
+class BaseRatePath:
+    """The straight path from a reference machine (W = 0) to a target, in natural parameters.
+
+    At β the natural parameters are (1 − β) η_0 + β η_1 and the couplings β W: precisions are
+    interpolated themselves, never their logarithms, so proper ends give a proper path. (The
+    base-rate path of Salakhutdinov & Murray 2008.)
+
+    Parameters
+    ----------
+    start : BoltzmannMachine
+        A machine with all couplings 0, of the target's shape: see `reference`.
+    target : BoltzmannMachine
+    """
+
+    def __init__(self, start: BoltzmannMachine, target: BoltzmannMachine) -> None:
+        self.start, self.target = start, target
+        layers = copy.deepcopy(target.layers)
+        self._scaled = [Scaled(c, 1.0) for c in target.joints]
+        self._moving = BoltzmannMachine(layers, self._scaled)
+        self._ends = [
+            (p, e0, e1, unit.is_log(k))
+            for u, u0, u1 in zip(layers, start.layers, target.layers, strict=True)
+            for (k, p), e0, e1 in zip(
+                u.named_parameters(), _naturals(u0), _naturals(u1), strict=True
+            )
+            if not torch.equal(e0, e1)
+        ]
+
+    def at(self, beta: float) -> BoltzmannMachine:
+        """Return the machine at β in [0, 1]: one object, which moves with each call."""
+        for c in self._scaled:
+            c.factor = beta
+        with torch.no_grad():
+            for p, e0, e1, logarithm in self._ends:
+                now = torch.lerp(e0, e1, beta)
+                p.copy_(now.log() if logarithm else now)
+        return self._moving
+
+    def log_z0(self) -> float:
+        """Return the log partition function of the start, exactly: Σ_l Γ_l(0)."""
+        with torch.no_grad():
+            terms = [u.log_partition(_row(u)) for u in self.start.layers]
+        return sum(float(t.sum(dtype=unit.accumulator(t))) for t in terms)
+
+    def draw(self, chains: int, generator: torch.Generator | None) -> State:
+        """Draw exact samples of the start."""
+        like = [_row(u) for u in self.start.layers]
+        pairs = zip(self.start.layers, like, strict=True)
+        return tuple(u.sample(r.new_zeros(chains, u.size), generator) for u, r in pairs)
+
+
+def _row(units: Units) -> Tensor:
+    like = next(units.parameters())
+    return torch.zeros(units.size, dtype=like.dtype, device=like.device)
+
+
+def _naturals(units: Units) -> list[Tensor]:
+    values = unit.natural(units)
+    return [values[k].detach().clone() for k, _ in units.named_parameters()]

@@ -1,0 +1,129 @@
+"""Recipes: for each kind of model, its units for given data, and settings that work."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from gibbsian import data as datasets
+from gibbsian import models
+from gibbsian.data import Dataset
+from gibbsian.errors import DataError, GibbsianError
+from gibbsian.machine import BoltzmannMachine
+from gibbsian.units import Bernoulli, Gaussian, Mixed, Softmax, Spin, Units
+
+Layout = Sequence[tuple[str, int]]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a kind of model meets data.
+
+    Attributes
+    ----------
+    kinds : tuple of str
+        Kinds of columns that its visible layer takes.
+    images, tables : list of str
+        Transforms for image data and for other data, where the user names none.
+    build : callable
+        From the visible units and the number of hidden units to a machine.
+    settings, method : dict
+        Defaults of training.
+    """
+
+    kinds: tuple[str, ...]
+    images: list[str]
+    tables: list[str]
+    build: Callable[[Units, int], BoltzmannMachine]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    method: Mapping[str, Any] = field(default_factory=dict)
+
+
+_REAL = ["standardise-global", "dequantise"]
+_GAUSSIAN = {"lr": 0.01, "biases": {"1": -1.0}}
+
+RECIPES: dict[str, Recipe] = {
+    "rbm": Recipe(("binary", "spin", "onehot", "real"), ["auto"], ["auto"], models.rbm),
+    "gaussian-rbm": Recipe(
+        ("real",), _REAL, ["standardise"], models.gaussian_rbm, _GAUSSIAN,
+        {"chains": 200, "refresh": 0.01},
+    ),
+    "relu-rbm": Recipe(
+        ("real",), _REAL, ["standardise"], models.relu_rbm,
+        {"lr": 0.002, "biases": {"1": -1.0}}, {"chains": 200, "refresh": 0.01},
+    ),
+    "softmax-rbm": Recipe(("onehot",), ["threshold", "one-hot"], ["one-hot"], models.rbm),
+    "hopfield": Recipe(
+        ("binary", "spin"), ["auto"], ["auto"], models.hopfield, {"lr": 0.01}
+    ),
+}  # fmt: skip
+
+_UNITS: dict[str, Callable[[int], Units]] = {
+    "binary": Bernoulli,
+    "spin": Spin,
+    "onehot": lambda width: Softmax(1, width),
+    "real": Gaussian,
+}
+
+
+def find(name: str) -> Recipe:
+    """Return the recipe of a model's name.
+
+    Raises
+    ------
+    GibbsianError
+        If there is none.
+    """
+    if name not in RECIPES:
+        raise GibbsianError(f"There is no model {name!r}; known are {', '.join(RECIPES)}.")
+    return RECIPES[name]
+
+
+def load_data(recipe: Recipe, source: Any, **options: Any) -> Dataset:
+    """Load data through the transform that suits the model, unless `options` names one."""
+    if options.get("transform") not in (None, "auto"):
+        return datasets.load(source, **options)
+    options.pop("transform", None)
+    dataset = datasets.load(source, transform=_single(recipe.images), **options)
+    if dataset.image_shape is None and recipe.tables != recipe.images:
+        dataset = datasets.load(source, transform=_single(recipe.tables), **options)
+    return dataset
+
+
+def _single(names: list[str]) -> str | list[str]:
+    return names[0] if len(names) == 1 else names
+
+
+def visible_units(layout: Layout) -> Units:
+    """Build the visible layer of columns of these kinds: one family, or several side by side."""
+    merged: list[Units] = []
+    for kind, width in layout:
+        unit = _UNITS[kind](width)
+        last = merged[-1].config if merged else {}
+        if kind == "onehot" and last.get("categories") == width:
+            unit = Softmax(last["groups"] + 1, width)
+            merged.pop()
+        merged.append(unit)
+    return merged[0] if len(merged) == 1 else Mixed(merged)
+
+
+def build(name: str, dataset: Dataset, hidden: int) -> BoltzmannMachine:
+    """Build the machine of a recipe for a data set.
+
+    Raises
+    ------
+    DataError
+        If the data's columns are not of the kind that the model takes.
+    """
+    recipe = find(name)
+    if hidden < 1:
+        raise GibbsianError(f"The number of hidden units must be at least 1, not {hidden}.")
+    wrong = sorted({kind for kind, _ in dataset.layout} - set(recipe.kinds))
+    if wrong:
+        raise DataError(
+            f"The model {name} takes {' or '.join(recipe.kinds)} columns, and the data have {wrong[0]} "
+            "ones after their transform; choose another transform or model."
+        )
+    return recipe.build(visible_units(dataset.layout), hidden)
+
+
+__all__ = ["RECIPES", "Recipe", "build", "find", "load_data", "visible_units"]

@@ -1,0 +1,286 @@
+"""What a sampler is, how it is run, and where chains start."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from gibbsian.errors import DataError, GibbsianError
+from gibbsian.machine import BoltzmannMachine, Clamp, Clamps, State
+from gibbsian.units import base as unit
+
+STARTS = ("noise", "reference", "data")
+
+
+@dataclass(frozen=True)
+class ChainState:
+    """The state of chains: one tensor (chains, n_l) a layer, and what a sampler keeps besides."""
+
+    layers: State
+    extra: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Info:
+    """What a step tells besides its state.
+
+    `fields` are those on the odd layers given the even ones of the new state: gradients and means
+    come from them without another product.
+    """
+
+    fields: Mapping[int, Tensor]
+    diagnostics: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class Sampler(ABC):
+    """A Markov kernel that leaves a machine's distribution invariant."""
+
+    @abstractmethod
+    def init(
+        self, machine: BoltzmannMachine, visible: Float[Tensor, "chains n"],
+        generator: Generator | None, clamps: Clamps | None = None,
+    ) -> ChainState:  # fmt: skip
+        """Make the state of chains whose visible layer is `visible`."""
+
+    @abstractmethod
+    def step(
+        self, machine: BoltzmannMachine, state: ChainState,
+        generator: Generator | None, clamps: Clamps | None = None,
+    ) -> tuple[ChainState, Info]:  # fmt: skip
+        """Move every chain by one step; the state handed in is not changed."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What `sample` returns.
+
+    Attributes
+    ----------
+    samples : Tensor (n, visible)
+        Final states of the visible layer: samples, not means.
+    means : Tensor (n, visible)
+        Conditional means E[v | h] of the last step, for pictures.
+    trace : Tensor (len(at), n, visible) or None
+        Visible states at the steps asked for.
+    at : tuple of int
+        These steps.
+    state : ChainState
+        Everything needed to go on.
+    """
+
+    samples: Tensor
+    means: Tensor
+    trace: Tensor | None
+    at: tuple[int, ...]
+    state: ChainState
+
+
+def run(
+    sampler: Sampler,
+    machine: BoltzmannMachine,
+    state: ChainState,
+    steps: int,
+    generator: Generator | None,
+    clamps: Clamps | None = None,
+    visit: Callable[[int, ChainState, Info], None] | None = None,
+) -> tuple[ChainState, Info | None]:
+    """Move chains by `steps` steps, calling ``visit(step, state, info)`` after each."""
+    info = None
+    with torch.no_grad():
+        for i in range(1, steps + 1):
+            state, info = sampler.step(machine, state, generator, clamps)
+            if visit is not None:
+                visit(i, state, info)
+    return state, info
+
+
+def start(
+    machine: BoltzmannMachine,
+    chains: int,
+    where: str | Float[Tensor, "chains n"],
+    generator: Generator | None,
+    data: Float[Tensor, "rows n"] | None = None,
+) -> Float[Tensor, "chains n"]:
+    """Draw visible states to start chains from.
+
+    ``noise`` carries no information of the data (uniform bits, N(0, 1) for real units);
+    ``reference`` draws from independent units fitted to the data; ``data`` takes rows of the data
+    at random, without replacement while they last, and draws bits where they hold probabilities.
+    A tensor is taken as it is.
+
+    Raises
+    ------
+    GibbsianError
+        If the name is unknown, or data are needed and not given.
+    DataError
+        If the data do not fit the visible layer.
+    """
+    like = next(machine.parameters())
+    if isinstance(where, Tensor):
+        machine.check(where, "the start")
+        return where.to(like)
+    if chains < 1:
+        raise GibbsianError(f"The number of chains must be at least 1, not {chains}.")
+    visible = machine.layers[0]
+    if where == "noise":
+        return visible.domain.noise(chains, generator).to(like)
+    if where not in STARTS:
+        raise GibbsianError(f"Chains start from {', '.join(STARTS)} or a tensor, not {where!r}.")
+    if data is None:
+        raise GibbsianError(f"Chains that start from {where} need the data; give them as data=….")
+    machine.check(data)
+    if where == "reference":
+        from gibbsian.path import reference
+
+        fitted = reference(machine, data).layers[0]
+        return fitted.sample(like.new_zeros(chains, visible.size), generator)
+    device = like.device if generator is None else generator.device
+    order = [
+        torch.randperm(len(data), generator=generator, device=device)
+        for _ in range(-(-chains // len(data)))
+    ]
+    rows = data[torch.cat(order)[:chains].to(data.device)].to(like)
+    return unit.states(visible, rows, generator)
+
+
+_start = start  # `sample` has an argument called start
+
+
+def sample(
+    machine: BoltzmannMachine,
+    n: int = 64,
+    steps: int = 1000,
+    *,
+    start: str | Float[Tensor, "n visible"] = "noise",
+    clamp: Mapping[int, Clamp] | tuple[Tensor, Tensor] | None = None,
+    generator: Generator | int | None = None,
+    sampler: Sampler | None = None,
+    data: Float[Tensor, "rows n"] | None = None,
+    record: Sequence[int] = (),
+) -> Samples:
+    """Sample from a machine by Markov chains, block Gibbs unless another sampler is given.
+
+    Parameters
+    ----------
+    machine : BoltzmannMachine
+    n : int
+        Number of chains; each yields one sample.
+    steps : int
+        Steps of each chain.
+    start : {"noise", "reference", "data"} or Tensor (n, visible)
+        Where the chains start; see `gibbsian.samplers.start`.
+    clamp : mapping of layer to Clamp, or (mask, value) for the visible layer
+        Units held at given values, for inpainting and class-conditional samples.
+    generator : torch.Generator or int
+        Source of all randomness, or a seed for one; seed 0 unless given.
+    sampler : Sampler
+        The Markov kernel.
+    data : Tensor (rows, visible)
+        Needed for starts other than noise.
+    record : sequence of int
+        Steps (0 is the start) at which the visible layer is kept in `trace`.
+
+    Returns
+    -------
+    Samples
+
+    Raises
+    ------
+    GibbsianError
+        If a setting is impossible or the machine's partition function is infinite.
+    """
+    from gibbsian.samplers.gibbs import Gibbs
+
+    _check_request(machine, steps, record)
+    generator = as_generator(generator, machine)
+    sampler = sampler or Gibbs()
+    begin = _start(machine, n, start, generator, data)
+    clamps = _clamps(machine, clamp, len(begin))
+    with torch.no_grad():
+        state = sampler.init(machine, begin, generator, clamps)
+    kept = {0: state.layers[0].clone()} if 0 in record else {}
+    wanted = set(record)
+
+    def keep(i: int, now: ChainState, _info: Info) -> None:
+        if i in wanted:
+            kept[i] = now.layers[0].clone()
+
+    with torch.no_grad():
+        # The means of the last step come from the field that its visible layer is drawn from.
+        state, _ = run(sampler, machine, state, max(steps - 1, 0), generator, clamps, keep)
+        means = unit.mean(machine.layers[0], machine.field(0, state.layers))
+        if steps > 0:
+            state, info = sampler.step(machine, state, generator, clamps)
+            keep(steps, state, info)
+    if clamps and 0 in clamps:
+        means = clamps[0].apply(means)
+    at = tuple(sorted(kept))
+    trace = torch.stack([kept[i] for i in at]) if at else None
+    return Samples(state.layers[0], means, trace, at, state)
+
+
+def as_generator(generator: Generator | int | None, machine: BoltzmannMachine) -> Generator:
+    """Return a generator on the machine's device: as given, or made from a seed (0 if None)."""
+    if isinstance(generator, Generator):
+        return generator
+    device = next(machine.parameters()).device
+    return Generator(device=device).manual_seed(0 if generator is None else generator)
+
+
+def _check_request(machine: BoltzmannMachine, steps: int, record: Sequence[int]) -> None:
+    if steps < 0 or any(not 0 <= i <= steps for i in record):
+        raise GibbsianError(
+            f"Steps must not be negative and recorded steps lie from 0 to {steps}; got "
+            f"steps={steps} and record={list(record)}."
+        )
+    norm = machine.coupling_norm()
+    if not norm < 1:
+        raise GibbsianError(
+            f"This machine has no finite partition function (coupling norm {norm:.3g}, must be "
+            "below 1), so its chains diverge; train it with gibbsian, which keeps it proper."
+        )
+
+
+def _clamps(
+    machine: BoltzmannMachine,
+    clamp: Mapping[int, Clamp] | tuple[Tensor, Tensor] | None,
+    chains: int,
+) -> dict[int, Clamp] | None:
+    """Check what is to be held, and bring it to the machine's dtype and device."""
+    if clamp is None:
+        return None
+    if isinstance(clamp, tuple):
+        return {0: _held(machine, 0, *clamp, chains)}
+    return {i: _held(machine, i, c.mask, c.value, chains) for i, c in clamp.items()}
+
+
+def _held(machine: BoltzmannMachine, layer: int, mask: Tensor, value: Tensor, chains: int) -> Clamp:
+    """Check one layer's mask and values."""
+    if not 0 <= layer < len(machine.layers):
+        raise GibbsianError(
+            f"There is no layer {layer} to hold; layers run from 0 to {len(machine.layers) - 1}."
+        )
+    units, n = machine.layers[layer], machine.sizes[layer]
+    fits = all(t.shape in ((n,), (1, n), (chains, n)) for t in (mask, value))
+    if not fits or mask.dtype != torch.bool:
+        raise GibbsianError(
+            f"Holding units of layer {layer} needs a boolean mask and values of shape ({n},) or "
+            f"({chains}, {n})."
+        )
+    for block in mask.split(units.domain.widths, dim=-1):
+        if block.shape[-1] > 1 and bool((block.any(-1) != block.all(-1)).any()):
+            raise GibbsianError(
+                f"The mask of layer {layer} cuts through a one-of-{block.shape[-1]} block; hold "
+                "such a block whole or not at all."
+            )
+    like = next(machine.parameters())
+    clamp = Clamp(mask.to(like.device), value.to(like))
+    filler = units.domain.noise(1, Generator().manual_seed(0)).to(like)
+    try:
+        unit.check(units, clamp.apply(filler), "they")
+    except DataError as error:
+        raise GibbsianError(f"The values to hold in layer {layer} do not fit: {error}") from None
+    return clamp

@@ -1,0 +1,59 @@
+"""Block Gibbs sampling: all even layers given the odd ones, then all odd given the even ones."""
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from gibbsian.machine import BoltzmannMachine, Clamps
+from gibbsian.samplers.base import ChainState, Info, Sampler
+
+
+class Gibbs(Sampler):
+    """Block Gibbs by parity (Geman & Geman 1984): exact conditionals for any units and any depth.
+
+    A step draws the even layers given the odd ones, then the odd given the even: two matrix
+    products for an RBM. The fields of the second half come back in `Info`.
+    """
+
+    def init(
+        self, machine: BoltzmannMachine, visible: Float[Tensor, "chains n"],
+        generator: Generator | None, clamps: Clamps | None = None,
+    ) -> ChainState:  # fmt: skip
+        """Place the visible layer; fill deeper even layers by an upward pass; draw the odd ones."""
+        state = [visible if not clamps or 0 not in clamps else clamps[0].apply(visible)]
+        with torch.no_grad():
+            for i in range(1, len(machine.layers)):
+                if i == len(machine.layers) - 1 and i % 2:
+                    state.append(state[-1])  # the top odd layer is drawn below
+                    break
+                s = machine.layers[i].sample(machine.joints[i - 1].up(state[-1]), generator)
+                state.append(clamps[i].apply(s) if clamps and i in clamps else s)
+            draw(machine, state, 1, generator, clamps)
+        return ChainState(tuple(state))
+
+    def step(
+        self, machine: BoltzmannMachine, state: ChainState,
+        generator: Generator | None, clamps: Clamps | None = None,
+    ) -> tuple[ChainState, Info]:  # fmt: skip
+        """Draw the even layers, then the odd ones."""
+        layers = list(state.layers)
+        with torch.no_grad():
+            draw(machine, layers, 0, generator, clamps)
+            fields = draw(machine, layers, 1, generator, clamps)
+        return ChainState(tuple(layers)), Info(fields)
+
+
+def draw(
+    machine: BoltzmannMachine,
+    layers: list[Tensor],
+    parity: int,
+    generator: Generator | None,
+    clamps: Clamps | None = None,
+    fields: dict[int, Tensor] | None = None,
+) -> dict[int, Tensor]:
+    """Draw the layers of one parity in place of the old ones; return the fields they came from."""
+    fields = machine.fields(parity, layers) if fields is None else fields
+    for i, f in fields.items():
+        s = machine.layers[i].sample(f, generator)
+        layers[i] = clamps[i].apply(s) if clamps and i in clamps else s
+    return fields

@@ -1,0 +1,68 @@
+"""Named learning-rate schedules, on PyTorch's own scheduler."""
+
+import inspect
+import math
+from collections.abc import Callable, Mapping
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from gibbsian.errors import TrainingError
+
+Factor = Callable[[float], float]
+
+
+def constant(total: int) -> Factor:
+    """Keep the learning rate."""
+    return lambda t: 1.0
+
+
+def linear(total: int, hold: float = 0.2, final: float = 0.0) -> Factor:
+    """Hold the rate for the fraction `hold` of the run, then go linearly to `final` times it."""
+    begin = hold * total
+
+    def factor(t: float) -> float:
+        done = min(max((t - begin) / max(total - begin, 1), 0.0), 1.0)
+        return 1 + (final - 1) * done
+
+    return factor
+
+
+def step(total: int, every: float = 0.25, factor: float = 0.5) -> Factor:
+    """Multiply the rate by `factor` after each fraction `every` of the run."""
+    return lambda t: factor ** math.floor(t / max(every * total, 1))
+
+
+def exponential(total: int, final: float = 0.01) -> Factor:
+    """Fall exponentially to `final` times the rate at the end of the run."""
+    return lambda t: final ** (t / total)
+
+
+def power(total: int, coefficient: float = 1e-3) -> Factor:
+    """Fall as 1/(1 + coefficient · t), t in updates (Robbins–Monro)."""
+    return lambda t: 1 / (1 + coefficient * t)
+
+
+SCHEDULES: dict[str, Callable[..., Factor]] = {
+    f.__name__: f for f in (constant, linear, step, exponential, power)
+}
+
+
+def build(name: str, options: Mapping[str, float], optimizer: Optimizer, total: int) -> LambdaLR:
+    """Make the scheduler of a named schedule over `total` updates.
+
+    Raises
+    ------
+    TrainingError
+        If the name or an option is unknown, or an option is not a finite number.
+    """
+    if name not in SCHEDULES:
+        raise TrainingError(f"There is no schedule {name!r}; known are {', '.join(SCHEDULES)}.")
+    known = list(inspect.signature(SCHEDULES[name]).parameters)[1:]
+    for key, value in options.items():
+        if key not in known or not math.isfinite(value) or value < 0:
+            raise TrainingError(
+                f"The schedule {name!r} takes {', '.join(known) or 'no options'} as numbers of at "
+                f"least 0, not {key}={value!r}."
+            )
+    return LambdaLR(optimizer, SCHEDULES[name](total, **options))

@@ -1,0 +1,141 @@
+"""The settings of a training run: plain values that a run's config.toml holds."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from gibbsian.errors import TrainingError
+from gibbsian.machine import BoltzmannMachine
+
+DEFAULT_UPDATES = 6_000
+
+Bias = float | Sequence[float]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a machine is trained; every value is a number, a word, or a table of these.
+
+    Attributes
+    ----------
+    epochs, updates : int, optional
+        Length of the run, in passes over the data or in parameter updates; one of the two.
+    batch_size : int
+        Rows an update.
+    lr : float, optional
+        Learning rate: 0.05 with finitely many visible values, 0.01 with real ones.
+    precision_lr : float
+        Factor on `lr` for log precisions.
+    optimizer, optimizer_options
+        Name of a `torch.optim` optimiser, and its settings.
+    schedule, schedule_options
+        Name from `gibbsian.schedules`, and its settings.
+    center : bool
+        Whether the optimiser works in centred coordinates.
+    offset_rate : float
+        Rate of the running mean of hidden activities that centring subtracts.
+    average : float
+        Decay of the Polyak average of the parameters; 0 for none.
+    l1, l2 : float or table
+        Penalties: see `gibbsian.regularizers.Penalty`.
+    weights, scale, biases
+        See `gibbsian.initialise.initialise`; `biases` is keyed by layer number.
+    seed : int
+        Seed of all randomness.
+    log_every : int, optional
+        Updates between records of metrics; about a hundred records a run unless given.
+    checkpoint_every : int, optional
+        Updates between checkpoints; about ten a run unless given.
+    keep_last, keep_every
+        Checkpoints kept: the last so many, and those whose update is a multiple of `keep_every`.
+    patience, tolerance, monitor
+        Stop early after `patience` records in which `monitor` fell by less than `tolerance`.
+    monitor_rows : int
+        Rows of each split that metrics are taken on.
+    device : str
+        Where to train.
+    threads : int, optional
+        CPU threads, fixed for the run since results depend on their number.
+    """
+
+    epochs: int | None = None
+    updates: int | None = None
+    batch_size: int = 100
+    lr: float | None = None
+    precision_lr: float = 0.1
+    optimizer: str = "sgd"
+    optimizer_options: Mapping[str, Any] = field(default_factory=dict)
+    schedule: str = "linear"
+    schedule_options: Mapping[str, float] = field(default_factory=dict)
+    center: bool = True
+    offset_rate: float = 0.01
+    average: float = 0.999
+    l1: float | Mapping[str, float] = 0.0
+    l2: float | Mapping[str, float] = 0.0
+    weights: str = "normal"
+    scale: float = 0.01
+    biases: Mapping[str, Bias] = field(default_factory=dict)
+    seed: int = 0
+    log_every: int | None = None
+    checkpoint_every: int | None = None
+    keep_last: int = 3
+    keep_every: int | None = None
+    patience: int | None = None
+    tolerance: float = 0.0
+    monitor: str = "reconstruction_error.validation"
+    monitor_rows: int = 500
+    device: str = "cpu"
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse impossible values.
+
+        Raises
+        ------
+        TrainingError
+            With one sentence that names the setting.
+        """
+        if self.epochs is not None and self.updates is not None:
+            raise TrainingError("Give the length of a run as epochs or as updates, not as both.")
+        counts = ("epochs", "updates", "batch_size", "log_every", "checkpoint_every", "keep_last",
+                  "keep_every", "patience", "monitor_rows", "threads")  # fmt: skip
+        for name in counts:
+            value = getattr(self, name)
+            if value is not None and (type(value) is not int or value < 1):
+                raise TrainingError(f"{name} must be a whole number of at least 1, not {value!r}.")
+        if self.lr is not None and not 0 < self.lr < float("inf"):
+            raise TrainingError(f"The learning rate must be a positive number, not {self.lr!r}.")
+        if not self.precision_lr >= 0:
+            raise TrainingError(f"precision_lr must be 0 or positive, not {self.precision_lr!r}.")
+        for name in ("average", "offset_rate"):
+            if not 0 <= getattr(self, name) < 1:
+                raise TrainingError(f"{name} must lie in [0, 1), not {getattr(self, name)!r}.")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the settings as plain values; those that are None are left out."""
+        return {k: v for k, v in asdict(self).items() if v is not None}
+
+
+def from_dict(values: Mapping[str, Any]) -> Settings:
+    """Build settings from plain values, as in a run's config.toml.
+
+    Raises
+    ------
+    TrainingError
+        If a name is unknown or a value impossible.
+    """
+    known = {f.name for f in fields(Settings)}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise TrainingError(
+            f"There is no training setting {unknown[0]!r}; known are {', '.join(sorted(known))}."
+        )
+    return Settings(**values)
+
+
+def learning_rate(settings: Settings, machine: BoltzmannMachine) -> float:
+    """Return the learning rate, by default the one that suits the visible units."""
+    if settings.lr is not None:
+        return settings.lr
+    finite = all(b is not None for b in machine.layers[0].domain.blocks())
+    return 0.05 if finite else 0.01

@@ -1,0 +1,317 @@
+"""`train` and `load`: a run from the outside."""
+
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gibbsian import data as datasets
+from gibbsian import estimators, models, runs, settings
+from gibbsian.callbacks import Callback, ProgressBar, TensorBoard
+from gibbsian.checkpoint import Checkpoint
+from gibbsian.data import Dataset
+from gibbsian.errors import RunError
+from gibbsian.estimators import PCD, Estimator
+from gibbsian.machine import BoltzmannMachine
+from gibbsian.optimizers import OptimizerFactory
+from gibbsian.path import data_statistics, reference
+from gibbsian.runs import Run
+from gibbsian.samplers import ChainState
+from gibbsian.training import SchedulerFactory, Trainer
+
+_BY_HAND = "given as a function"
+
+
+@dataclass
+class Trained:
+    """A trained machine, and what training left behind.
+
+    Attributes
+    ----------
+    machine : BoltzmannMachine
+        The Polyak average of the parameters: what to sample and evaluate.
+    last : BoltzmannMachine
+        The last iterate, to which `chains` belong.
+    chains : ChainState or None
+        The persistent chains.
+    step : int
+        Updates done.
+    history : list of dict
+        Records of metrics.
+    config : dict
+        Everything that was asked for.
+    run : Run or None
+        The folder on disk.
+    """
+
+    machine: BoltzmannMachine
+    last: BoltzmannMachine
+    chains: ChainState | None
+    step: int
+    history: list[dict[str, Any]]
+    config: dict[str, Any]
+    run: Run | None = None
+    dataset: Dataset | None = None
+
+    @cached_property
+    def data(self) -> Dataset:
+        """The data of the run, loaded anew from its configuration where needed.
+
+        Raises
+        ------
+        DataError, RunError
+            If the data are gone, were handed over as an array, or are no longer the same.
+        """
+        if self.dataset is None:
+            self.dataset = _reload(self.config, None)
+        return self.dataset
+
+    @cached_property
+    def reference(self) -> BoltzmannMachine:
+        """The reference machine: W = 0, visible units fitted to the training data."""
+        stats = data_statistics(self.machine.layers[0], self.data.train.chunks())
+        return reference(self.machine, stats)
+
+
+def train(
+    machine: BoltzmannMachine,
+    data: "Dataset | str | Path | Float[Tensor, 'rows n']",
+    method: Estimator | None = None,
+    *,
+    out: str | Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: bool = True,
+    tensorboard: str | Path | None = None,
+    callbacks: Sequence[Callback] = (),
+    optimizer: str | OptimizerFactory = "sgd",
+    schedule: str | SchedulerFactory = "linear",
+    labels: Any = None,
+    **options: Any,
+) -> Trained:
+    """Train a machine on data; the default recipe is PCD-1 with a centred gradient.
+
+    Parameters
+    ----------
+    machine : BoltzmannMachine
+        Its parameters are initialised from the data, and trained in place.
+    data : Dataset, name, path or Tensor
+        Whatever `gibbsian.data.load` takes.
+    method : Estimator
+        ``CD(...)`` or ``PCD(...)``; PCD with one step and 100 chains unless given.
+    out : path, optional
+        Folder of the run: configuration, metrics and checkpoints.
+    resume : bool
+        Go on from the newest good checkpoint in `out`, bit for bit.
+    overwrite : bool
+        Replace a run that is in `out` already.
+    progress : bool
+        Show a live bar on standard error.
+    tensorboard : path, optional
+        Folder for TensorBoard's event files.
+    callbacks : sequence of Callback
+    optimizer : str or callable
+        Name of a `torch.optim` optimiser, or a function from parameter groups to one.
+    schedule : str or callable
+        Name from `gibbsian.schedules`, or a function from the optimiser to a scheduler.
+    **options
+        Fields of `gibbsian.settings.Settings`: epochs, updates, batch_size, lr, seed, ….
+
+    Returns
+    -------
+    Trained
+
+    Raises
+    ------
+    GibbsianError
+        For anything that does not fit together, before the first update where that can be told.
+
+    References
+    ----------
+    Tieleman (2008), "Training restricted Boltzmann machines using approximations to the likelihood
+    gradient"; Melchior, Fischer & Wiskott (2016), "How to center deep Boltzmann machines".
+    """
+    method = method or PCD()
+    if isinstance(optimizer, str):
+        options["optimizer"] = optimizer
+    if isinstance(schedule, str):
+        options["schedule"] = schedule
+    options.setdefault("threads", torch.get_num_threads())
+    dataset = _dataset(machine, data, labels, options.get("seed", 0))
+    chosen = settings.from_dict(options)
+    config = _config(machine, dataset, method, chosen)
+    if not isinstance(optimizer, str):
+        config["training"]["optimizer"] = _BY_HAND
+    if not isinstance(schedule, str):
+        config["training"]["schedule"] = _BY_HAND
+    run = _open(out, config, resume, overwrite)
+    hooks = list(callbacks)
+    if progress:
+        hooks.append(ProgressBar())
+    if tensorboard is not None:
+        hooks.append(TensorBoard(str(tensorboard)))
+    try:
+        trainer = Trainer(
+            machine, dataset, method, chosen, run,
+            None if isinstance(optimizer, str) else optimizer,
+            None if isinstance(schedule, str) else schedule,
+            hooks,
+        )  # fmt: skip
+        if resume and run is not None and run.checkpoints:
+            found = run.checkpoint()
+            trainer.load_state_dict(found.tree)
+            run.cut(found.step)
+            trainer.history = run.metrics()
+        trainer.fit()
+    finally:
+        if run is not None:
+            run.close()
+    return Trained(
+        trainer.averaged, trainer.machine, trainer.chains, trainer.step, trainer.history, config,
+        run, dataset,
+    )  # fmt: skip
+
+
+def resume(path: str | Path, data: Any = None, progress: bool = True, **hooks: Any) -> Trained:
+    """Go on with a run from its folder alone, bit for bit.
+
+    Parameters
+    ----------
+    path : path
+        The run's folder.
+    data : array or Dataset, optional
+        Needed only where the run was trained on an array that no file holds.
+    progress : bool
+        Show a live bar.
+    **hooks
+        ``callbacks``, ``optimizer`` and ``schedule`` as `train` takes them, where they were functions.
+
+    Raises
+    ------
+    RunError
+        If the folder is no run, or its data have changed.
+    """
+    config = runs.open_run(path).config
+    dataset = _reload(config, data)
+    options = dict(config["training"])
+    for name in ("optimizer", "schedule"):
+        if name in hooks:
+            options[name] = hooks.pop(name)
+        elif options.get(name) == _BY_HAND:
+            raise RunError(f"This run's {name} was {_BY_HAND}; hand it to resume as {name}=….")
+    return train(
+        models.from_spec(config["machine"]), dataset, estimators.from_spec(config["method"]),
+        out=path, resume=True, progress=progress, **hooks, **options,
+    )  # fmt: skip
+
+
+def load(path: str | Path, checkpoint: int | str = "latest", device: str = "cpu") -> Trained:
+    """Open a run: its machine, chains, history and configuration.
+
+    Parameters
+    ----------
+    path : path
+        The run's folder.
+    checkpoint : "latest" or int
+        Which checkpoint, by its number of updates.
+    device : str
+        Where the machine should live.
+
+    Raises
+    ------
+    RunError
+        If the folder is no run, or has no good checkpoint.
+    """
+    run = runs.open_run(path)
+    found = run.checkpoint(checkpoint)
+    return _trained(run, found, device)
+
+
+def _trained(run: Run, found: Checkpoint, device: str) -> Trained:
+    state = found.tree
+    machines = []
+    for part in ("average", "machine"):
+        machine = models.from_spec(run.config["machine"])
+        machine.load_state_dict(state[part])
+        machines.append(machine.to(device))
+    chains = state["chains"]
+    if chains is not None:
+        layers = tuple(t.to(device) for t in chains["layers"])
+        chains = ChainState(layers, {k: t.to(device) for k, t in chains["extra"].items()})
+    history = [r for r in run.metrics() if r.get("step", 0) <= found.step]
+    return Trained(machines[0], machines[1], chains, found.step, history, run.config, run)
+
+
+def _dataset(machine: BoltzmannMachine, data: Any, labels: Any, seed: int) -> Dataset:
+    if isinstance(data, Dataset):
+        return data
+    if isinstance(data, str | Path):
+        return datasets.load(data, labels=labels, seed=seed)
+    transform = machine.layers[0].domain.transform
+    return datasets.load(data, labels=labels, seed=seed, transform=transform)
+
+
+def _config(
+    machine: BoltzmannMachine, dataset: Dataset, method: Estimator, chosen: settings.Settings
+) -> dict[str, Any]:
+    from gibbsian import __version__
+
+    return {
+        "machine": machine.spec(),
+        "data": {"spec": dataset.spec, "fingerprint": dataset.fingerprint},
+        "method": method.config,
+        "training": chosen.as_dict(),
+        "versions": {
+            "gibbsian": __version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+    }
+
+
+def _open(
+    out: str | Path | None, config: Mapping[str, Any], resume: bool, overwrite: bool
+) -> Run | None:
+    if out is None:
+        if resume:
+            raise RunError("Resuming needs the folder of the run; give it as out=….")
+        return None
+    if not resume:
+        return runs.create(out, config, overwrite=overwrite)
+    run = runs.open_run(out)
+    plain = runs.plain_config(config)
+    for part in ("machine", "data", "method", "training"):
+        if run.config.get(part) != plain[part]:
+            raise RunError(
+                f"The run in {out} was made with another {part} setting, so it cannot be resumed with "
+                "this one; resume it as it was, or train into another folder."
+            )
+    return run
+
+
+def _reload(config: Mapping[str, Any], data: Any) -> Dataset:
+    """Load the data of a run again, and make sure that they are the same."""
+    entry = config["data"]
+    dataset = data
+    if not isinstance(data, Dataset):
+        spec = dict(entry["spec"])
+        if data is not None:
+            spec["source"] = data
+        elif spec.get("source") == "array":
+            raise RunError(
+                "This run was trained on an array in memory, which no file holds; hand the same array "
+                "over as data=…."
+            )
+        dataset = datasets.load(**spec)
+    if dataset.fingerprint != entry["fingerprint"]:
+        raise RunError(
+            "The data are not those that this run was trained on (their fingerprints differ); put the "
+            "original data back, or train a new run."
+        )
+    return dataset

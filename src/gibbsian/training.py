@@ -1,0 +1,350 @@
+"""The one training loop; callbacks do the rest.
+
+A run's whole state is visible: machine, average, chains, optimiser, scheduler, generators, offsets and
+place in the data. All of it is checkpointed, and a resumed run goes on bit for bit.
+"""
+
+import copy
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from gibbsian import centring, checkpoint, monitor, optimizers, schedules
+from gibbsian.callbacks import Callback, EarlyStopping
+from gibbsian.data import Dataset
+from gibbsian.errors import TrainingError
+from gibbsian.estimators import Estimator
+from gibbsian.initialise import initialise
+from gibbsian.machine import BoltzmannMachine, Statistics
+from gibbsian.packing import pack
+from gibbsian.path import data_statistics
+from gibbsian.proper import Keeper
+from gibbsian.regularizers import Penalty
+from gibbsian.runs import Run
+from gibbsian.samplers import ChainState
+from gibbsian.settings import DEFAULT_UPDATES, Settings, learning_rate
+from gibbsian.units import base as unit
+
+SchedulerFactory = Callable[[Optimizer], LRScheduler]
+
+
+class Trainer:
+    """Trains one machine; `fit` runs to the end, and every attribute is part of the state.
+
+    Parameters
+    ----------
+    machine : BoltzmannMachine
+        Trained in place (the last iterate).
+    data : Dataset
+    method : Estimator
+    settings : Settings
+    run : Run, optional
+        Where metrics and checkpoints go.
+    optimizer, scheduler : callable, optional
+        Functions that make them, in place of the names in `settings`.
+    callbacks : sequence of Callback
+
+    Attributes
+    ----------
+    averaged : BoltzmannMachine
+        The Polyak average of the parameters.
+    chains : ChainState or None
+    step, total : int
+        Updates done and to do.
+    history : list of dict
+        The records of metrics.
+    """
+
+    def __init__(
+        self,
+        machine: BoltzmannMachine,
+        data: Dataset,
+        method: Estimator,
+        settings: Settings,
+        run: Run | None = None,
+        optimizer: optimizers.OptimizerFactory | None = None,
+        scheduler: SchedulerFactory | None = None,
+        callbacks: Sequence[Callback] = (),
+    ) -> None:
+        if settings.threads is not None:
+            torch.set_num_threads(settings.threads)
+        self.machine = machine.to(settings.device)
+        self.data, self.method, self.settings, self.run = data, method, settings, run
+        self.callbacks = list(callbacks)
+        if settings.patience is not None:
+            stop = EarlyStopping(settings.monitor, settings.patience, settings.tolerance)
+            self.callbacks.append(stop)
+        self.epoch_length = data.batches_per_epoch(settings.batch_size)
+        self.total = _updates(settings, self.epoch_length)
+        self.step, self.stopped, self.history = 0, "", []
+        self.generator = Generator(settings.device).manual_seed(settings.seed)
+        self.data_generator = Generator().manual_seed(settings.seed + 1)
+        self.penalty = Penalty(settings.l1, settings.l2)
+        self.penalty.check(machine)
+        self.keeper = Keeper(machine)
+        self.chains: ChainState | None = None
+        self._begin()
+        groups = _groups(machine, learning_rate(settings, machine), settings.precision_lr)
+        self.optimizer = optimizers.build(
+            optimizer or settings.optimizer, groups, settings.optimizer_options
+        )
+        self.scheduler = (
+            scheduler(self.optimizer)
+            if scheduler
+            else schedules.build(
+                settings.schedule, settings.schedule_options, self.optimizer, self.total
+            )
+        )
+        self.averaged = copy.deepcopy(machine)
+        self._parameters = [(k, p) for k, p in machine.named_parameters() if p.requires_grad]
+        averages = dict(self.averaged.named_parameters())
+        self._averages = [averages[k] for k, _ in self._parameters]
+        self._rows = self._monitored()
+        self._log_every = settings.log_every or max(1, self.total // 100)
+        self._checkpoint_every = settings.checkpoint_every or max(1, self.total // 10)
+
+    def _begin(self) -> None:
+        """Initialise parameters, offsets and chains from the data."""
+        s, machine = self.settings, self.machine
+        like = next(machine.parameters())
+        rows = self.data.train.tensor(limit=max(2000, s.monitor_rows), generator=s.seed).to(like)
+        machine.check(rows, "the training data")
+        mean, count = data_statistics(machine.layers[0], self.data.train.chunks())
+        initialise(
+            machine, rows, weights=s.weights, scale=s.scale, generator=self.generator,
+            statistics=({k: t.to(like.device) for k, t in mean.items()}, count),
+            biases={int(k): v for k, v in s.biases.items()},
+        )  # fmt: skip
+        self.keeper.keep()
+        self.chains = self.method.init(machine, rows, self.generator)
+        self.offsets = [unit.state_mean(machine.layers[0], mean).to(like)]
+        with torch.no_grad():
+            for u, c in zip(machine.layers[1:], machine.joints, strict=True):
+                self.offsets.append(unit.mean(u, c.up(self.offsets[-1])))
+        self.offsets = centring.learnable_offsets(machine, self.offsets)
+
+    def _monitored(self) -> dict[str, Tensor]:
+        like = next(self.machine.parameters())
+        parts = {"train": self.data.train, "validation": self.data.validation}
+        return {
+            k: p.tensor(limit=self.settings.monitor_rows, generator=self.settings.seed).to(like)
+            for k, p in parts.items()
+            if p is not None and len(p)
+        }
+
+    def fit(self) -> None:
+        """Run all updates that are left.
+
+        Raises
+        ------
+        TrainingError
+            If a parameter or a metric stops being finite; the last good checkpoint stands.
+        """
+        try:
+            for callback in self.callbacks:
+                callback.on_start(self)
+            if self.step == 0:
+                self._save()
+            while self.step < self.total and not self.stopped:
+                self.advance()
+            if self.run is not None and self.step not in self.run.checkpoints:
+                self._save()
+        except KeyboardInterrupt:
+            if self.step > 0:
+                self._save()
+            raise
+        finally:
+            for callback in self.callbacks:
+                callback.on_end(self)
+
+    def stop(self, reason: str) -> None:
+        """Ask for the run to end after this update."""
+        self.stopped = reason
+
+    def advance(self) -> None:
+        """Run to the end of the epoch, or of the run."""
+        epoch, begin = divmod(self.step, self.epoch_length)
+        batches = self.data.batches(
+            self.settings.batch_size, epoch=epoch, seed=self.settings.seed,
+            generator=self.data_generator, start=begin,
+        )  # fmt: skip
+        for batch in batches:
+            self._update(batch.x, batch.weights)
+            for callback in self.callbacks:
+                callback.on_update(self)
+            last = self.step == self.total
+            if self.step % self._log_every == 0 or last:
+                self._measure()
+            if self.step % self._checkpoint_every == 0 or last or self.stopped:
+                self._save()
+            if last or self.stopped:
+                return
+
+    def _update(self, x: Tensor, weights: Tensor | None) -> None:
+        machine = self.machine
+        like = self._averages[0]
+        x = x.to(like)
+        with torch.no_grad():
+            phases = self.method.step(
+                machine, x, self.chains, self.generator,
+                None if weights is None else weights.to(like),
+            )  # fmt: skip
+            self.chains = phases.chains
+            gradient = machine.gradient(phases.positive, phases.negative)
+            self.penalty.add(machine, gradient)
+            if self.settings.center:
+                self._move_offsets(phases.positive)
+                gradient = centring.pull_back(machine, gradient, self.offsets)
+            for name, p in self._parameters:
+                p.grad = gradient[name]
+        self._check(gradient)
+        if self.settings.center:
+            with centring.Step(machine, self.offsets):
+                self.optimizer.step()
+        else:
+            self.optimizer.step()
+        self.scheduler.step()
+        self.step += 1
+        if self.step == 1:
+            pack(
+                {"optimizer": self.optimizer.state_dict(), "scheduler": self.scheduler.state_dict()}
+            )
+        self._constrain()
+        self._average()
+
+    def _move_offsets(self, positive: Statistics) -> None:
+        """Move the hidden offsets by a running mean; the visible ones are the data's mean."""
+        rate = self.settings.offset_rate
+        for i in range(1, len(self.offsets)):
+            found = unit.state_mean(self.machine.layers[i], unit.select(positive, f"units.{i}."))
+            self.offsets[i] = torch.lerp(self.offsets[i], found, rate)
+        self.offsets = centring.learnable_offsets(self.machine, self.offsets)
+
+    def _constrain(self) -> None:
+        with torch.no_grad():
+            for u in self.machine.layers:
+                for leaf in unit.leaves(u):
+                    for name, (low, high) in leaf.domain.limits.items():
+                        leaf.get_parameter(name).clamp_(low, high)
+        self.keeper.keep()
+
+    def _average(self) -> None:
+        # A young average forgets faster, or it would remember the start for long.
+        decay = min(self.settings.average, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            for average, (_, p) in zip(self._averages, self._parameters, strict=True):
+                average.lerp_(p, 1 - decay)
+
+    def _check(self, gradient: Statistics) -> None:
+        """Stop at a gradient that is not finite; biases see every such value one update later."""
+        for name, g in gradient.items():
+            if g.ndim == 1 and not math.isfinite(float(g.sum())):
+                broken = [k for k, p in self._parameters if not bool(torch.isfinite(p).all())]
+                what = f"parameter {broken[0]}" if broken else f"gradient of {name}"
+                raise TrainingError(
+                    f"The {what} stopped being finite at update {self.step + 1}; lower the learning "
+                    "rate or check the data, and resume from the last good checkpoint."
+                )
+
+    def _measure(self) -> None:
+        seed = (self.settings.seed << 32) + self.step
+        generator = Generator(self.settings.device).manual_seed(seed)
+        record = monitor.measure(self.averaged, self._rows, generator)
+        for name, value in record.items():
+            for split, number in (value if isinstance(value, dict) else {"": value}).items():
+                if not math.isfinite(number):
+                    raise TrainingError(
+                        f"The metric {name} {split} stopped being finite at update {self.step}; lower "
+                        "the learning rate, and resume from the last good checkpoint."
+                    )
+        record = {
+            "step": self.step,
+            "epoch": self.step / self.epoch_length,
+            "time": time.time(),
+            "lr": self.scheduler.get_last_lr()[0],
+            **record,
+        }
+        self.history.append(record)
+        if self.run is not None:
+            self.run.log(record)
+        for callback in self.callbacks:
+            callback.on_metrics(self, record)
+
+    def _save(self) -> None:
+        if self.run is None:
+            return
+        for name, p in self._parameters:
+            if not bool(torch.isfinite(p).all()):
+                raise TrainingError(
+                    f"The parameter {name} stopped being finite by update {self.step}; lower the "
+                    "learning rate, and resume from the last good checkpoint."
+                )
+        checkpoint.write(
+            self.run.checkpoint_folder, self.step, self.state_dict(),
+            keep_last=self.settings.keep_last, keep_every=self.settings.keep_every,
+        )  # fmt: skip
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the whole state as tensors and plain values."""
+        chains = self.chains
+        return {
+            "step": self.step,
+            "stopped": self.stopped,
+            "machine": dict(self.machine.state_dict()),
+            "average": dict(self.averaged.state_dict()),
+            "chains": None
+            if chains is None
+            else {"layers": list(chains.layers), "extra": dict(chains.extra)},
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "offsets": self.offsets,
+            "keeper": self.keeper.vector,
+            "generator": self.generator.get_state(),
+            "data_generator": self.data_generator.get_state(),
+            "callbacks": {type(c).__name__: c.state_dict() for c in self.callbacks},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what `state_dict` returned."""
+        device = self.settings.device
+        self.step, self.stopped = state["step"], ""
+        self.machine.load_state_dict(state["machine"])
+        self.averaged.load_state_dict(state["average"])
+        if state["chains"] is not None:
+            layers = tuple(t.to(device) for t in state["chains"]["layers"])
+            extra = {k: t.to(device) for k, t in state["chains"]["extra"].items()}
+            self.chains = ChainState(layers, extra)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        self.offsets = [t.to(device) for t in state["offsets"]]
+        self.keeper.vector = None if state["keeper"] is None else state["keeper"].to(device)
+        self.generator.set_state(state["generator"])
+        self.data_generator.set_state(state["data_generator"])
+        for callback in self.callbacks:
+            if type(callback).__name__ in state["callbacks"]:
+                callback.load_state_dict(state["callbacks"][type(callback).__name__])
+
+
+def _updates(settings: Settings, epoch_length: int) -> int:
+    if settings.updates is not None:
+        return settings.updates
+    if settings.epochs is not None:
+        return settings.epochs * epoch_length
+    return DEFAULT_UPDATES
+
+
+def _groups(machine: BoltzmannMachine, lr: float, precision_lr: float) -> list[dict[str, Any]]:
+    """Put log precisions into a parameter group with a learning rate of its own."""
+    learned = [(k, p) for k, p in machine.named_parameters() if p.requires_grad]
+    plain = [p for k, p in learned if not unit.is_log(k)]
+    logs = [p for k, p in learned if unit.is_log(k)]
+    groups: list[dict[str, Any]] = [{"params": plain, "lr": lr}]
+    if logs and precision_lr > 0:
+        groups.append({"params": logs, "lr": lr * precision_lr})
+    return groups
