@@ -43,14 +43,14 @@ def test_training_learns_bars_and_stripes() -> None:
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "rmsprop", "adamw"])
 def test_every_optimizer_raises_the_likelihood(optimizer: str) -> None:
-    lr = 0.1 if optimizer == "sgd" else 0.01
+    lr = 0.2 if optimizer == "sgd" else 0.02
     data = bars()
-    result = quick(gb.rbm(9, 8), data=data, updates=800, lr=lr, optimizer=optimizer)
+    result = quick(gb.rbm(9, 8), data=data, updates=1500, lr=lr, optimizer=optimizer, average=0.99)
     rows = data.train.tensor()
     start = quick(gb.rbm(9, 8), data=data, updates=1, lr=1e-9).machine
 
     def likelihood(machine: gb.BoltzmannMachine) -> float:
-        return float(-machine.free_energy(rows).mean()) - float(exact.log_z(machine))
+        return float(-machine.free_energy(rows).detach().mean()) - float(exact.log_z(machine))
 
     assert likelihood(result.machine) > likelihood(start) + 1
 
@@ -292,11 +292,11 @@ def _number(path) -> int:
 
 def test_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path) -> None:
     quick(out=tmp_path / "run", checkpoint_every=20)
-    newest = max((tmp_path / "run" / "checkpoints").glob("*.safetensors"), key=_number)
+    (newest,) = (tmp_path / "run" / "checkpoints").glob("*60-*.safetensors")
     content = bytearray(newest.read_bytes())
     content[-5] ^= 1
     newest.write_bytes(content)
-    with pytest.warns(gb.GibbsianWarning, match=newest.stem):
+    with pytest.warns(gb.GibbsianWarning, match=newest.name):
         survivor = gb.load(tmp_path / "run")
     assert survivor.step == 40
 

@@ -1,3 +1,27 @@
-"""gibbsian."""
+"""gibbsian: energy-based generative models that tell you when to trust their samples.
+
+>>> import gibbsian as gb
+>>> machine = gb.rbm(visible=64, hidden=32)
+"""
+
+from gibbsian import data
+from gibbsian.assessment import evaluate
+from gibbsian.connections import Connection, Dense
+from gibbsian.errors import DataError, GibbsianError, GibbsianWarning, RunError, TrainingError
+from gibbsian.estimators import CD, PCD, Estimator
+from gibbsian.machine import BoltzmannMachine, Clamp
+from gibbsian.models import gaussian_rbm, hopfield, layered, rbm, read, relu_rbm, save, softmax_rbm
+from gibbsian.samplers import Gibbs, Sampler, sample
+from gibbsian.settings import Settings
+from gibbsian.trained import Trained, load, resume, train
+from gibbsian.units import Bernoulli, Binomial, Gaussian, Mixed, ReLU, Softmax, Spin, Units
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "CD", "PCD", "Bernoulli", "Binomial", "BoltzmannMachine", "Clamp", "Connection", "DataError",
+    "Dense", "Estimator", "Gaussian", "Gibbs", "GibbsianError", "GibbsianWarning", "Mixed", "ReLU",
+    "RunError", "Sampler", "Settings", "Softmax", "Spin", "Trained", "TrainingError", "Units", "data",
+    "evaluate", "gaussian_rbm", "hopfield", "layered", "load", "rbm", "read", "relu_rbm", "resume",
+    "sample", "save", "softmax_rbm", "train",
+]  # fmt: skip

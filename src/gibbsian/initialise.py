@@ -1,15 +1,18 @@
 """Where the parameters start."""
 
+import math
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from gibbsian.errors import TrainingError
+from gibbsian.errors import GibbsianWarning, TrainingError
 from gibbsian.machine import BoltzmannMachine
 from gibbsian.path import data_statistics, fit_units
 from gibbsian.units import base as unit
+from gibbsian.units.base import Units
 
 WEIGHTS = ("normal", "glorot", "pca")
 
@@ -64,11 +67,29 @@ def initialise(
                 bound = (6 / (c.lower + c.upper)) ** 0.5
                 c.weight.uniform_(-bound, bound, generator=generator)
         if any(p.requires_grad for p in machine.layers[0].parameters()):
+            _warn_constant(machine.layers[0], stats[0])
             fit_units(machine.layers[0], *stats)
         if weights == "pca":
             _principal(machine, data)
         for layer, value in (biases or {}).items():
             _set_bias(machine, layer, value)
+
+
+def _warn_constant(units: Units, mean: Mapping[str, Tensor]) -> None:
+    """Warn of constant columns under units with a precision, which the data alone do not bound."""
+    for i, leaf in enumerate(unit.leaves(units)):
+        found = unit.select(mean, f"members.{i}.") if unit.members(units) else mean
+        if "log_precision" in found:
+            variance = -2 * found["log_precision"] - found["bias"] ** 2
+            count = int((variance <= 1e-9 * (1 + found["bias"] ** 2)).sum())
+            high = leaf.domain.limits["log_precision"][1]
+            if count:
+                warnings.warn(
+                    f"{count} of {leaf.size} real-valued columns are constant; their precision is bounded "
+                    f"by the assumed dequantisation noise sigma0 = {math.exp(-high / 2):.3g}",
+                    GibbsianWarning,
+                    stacklevel=4,
+                )
 
 
 def _principal(machine: BoltzmannMachine, data: Float[Tensor, "rows n"]) -> None:

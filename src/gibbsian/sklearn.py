@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from numbers import Integral, Real
 from time import perf_counter
-from typing import Any, ClassVar, Self, final
+from typing import Any, ClassVar, TypeVar, final
 
 import numpy as np
 import torch
@@ -37,6 +37,9 @@ from gibbsian.units.base import Domain
 
 __all__ = ["BernoulliRBM", "GaussianRBM"]
 
+# Not typing.Self, which the run-time check of shapes does not know.
+Fitted = TypeVar("Fitted", bound="_RBM")
+
 _FLOATS: Any = (np.float64, np.float32)
 _CHUNK = 4096  # rows of a sparse matrix that are made dense together
 _ENDLESS = ("constant", "power")  # schedules that need no end of training
@@ -51,28 +54,27 @@ class _RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator, ABC
         "intercept_hidden_": "units.1.bias",
         "intercept_visible_": "units.0.bias",
     }
-    _metric: ClassVar[tuple[str, str]]
     components_: np.ndarray
     h_samples_: np.ndarray
 
     def __init__(
         self,
-        n_components: int = 256,
+        n_components: Any = 256,
         *,
-        learning_rate: float = 0.1,
-        batch_size: int = 10,
-        n_iter: int = 10,
-        verbose: int = 0,
+        learning_rate: Any = 0.1,
+        batch_size: Any = 10,
+        n_iter: Any = 10,
+        verbose: Any = 0,
         random_state: Any = None,
-        method: str = "pcd",
-        n_steps: int = 1,
-        n_chains: int | None = None,
-        center: bool = True,
-        average: float = 0.0,
-        schedule: str = "constant",
-        optimizer: str = "sgd",
-        l1: float = 0.0,
-        l2: float = 0.0,
+        method: Any = "pcd",
+        n_steps: Any = 1,
+        n_chains: Any = None,
+        center: Any = False,
+        average: Any = 0.0,
+        schedule: Any = "constant",
+        optimizer: Any = "sgd",
+        l1: Any = 0.0,
+        l2: Any = 0.0,
     ) -> None:
         self.n_components = n_components
         self.learning_rate = learning_rate
@@ -90,6 +92,8 @@ class _RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator, ABC
         self.l1 = l1
         self.l2 = l2
 
+    # scikit-learn wants a constructor that takes anything; `fit` refuses what is impossible.
+
     @abstractmethod
     def _build(self, visible: int, hidden: int) -> BoltzmannMachine:
         """Make a machine of this kind, its parameters at any value."""
@@ -102,7 +106,11 @@ class _RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator, ABC
     def _change(self, machine: BoltzmannMachine, back: bool) -> None:
         """Rewrite a machine for the coordinates of training; `back` for those of the data."""
 
-    def fit(self, X: Any, y: Any = None) -> Self:
+    @abstractmethod
+    def _quality(self, X: Any) -> str:
+        """Say how good the fit is, for `verbose`."""
+
+    def fit(self: Fitted, X: Any, y: Any = None) -> Fitted:
         """Fit the machine to the rows of `X`, anew.
 
         Parameters
@@ -121,22 +129,17 @@ class _RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator, ABC
         seed = _seed(check_random_state(self.random_state))
         data, machine = self._start(X, _whole(self.n_components, "n_components"), True)
         length = data.batches_per_epoch(batch)
-        hooks = [_Report(type(self).__name__, *self._metric)] if self.verbose else []
         settings = self._settings(
-            updates=max(epochs, 1) * length,
-            batch_size=batch,
-            schedule=self.schedule,
-            seed=seed,
-            log_every=length if hooks else max(epochs, 1) * length,
-            monitor_rows=500 if hooks else 1,
+            updates=max(epochs, 1) * length, batch_size=batch, schedule=self.schedule, seed=seed
         )
-        trainer = Trainer(machine, data, self._method(), settings, callbacks=hooks)
+        hooks = [_Report(self, X, length)] if self.verbose else []
+        trainer = self._trainer(machine, data, settings, hooks)
         if epochs:
             trainer.fit()
         self._keep(trainer, X.dtype)
         return self
 
-    def partial_fit(self, X: Any, y: Any = None) -> Self:
+    def partial_fit(self: Fitted, X: Any, y: Any = None) -> Fitted:
         """Make one update with all rows of `X` as one batch; chains and optimiser go on.
 
         The first call initialises the machine from its rows. There is no known end, so schedules
@@ -157,9 +160,8 @@ class _RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator, ABC
             batch_size=X.shape[0],
             schedule=schedule,
             seed=kept["seed"] if kept else _seed(self.random_state_),
-            monitor_rows=1,
         )
-        trainer = Trainer(machine, data, self._method(), settings)
+        trainer = self._trainer(machine, data, settings)
         if kept:
             self._resume(trainer, kept)
         if not first:
@@ -189,6 +191,19 @@ class _RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator, ABC
             **values,
         )
 
+    def _trainer(
+        self,
+        machine: BoltzmannMachine,
+        data: Dataset,
+        settings: Settings,
+        hooks: Sequence[Callback] = (),
+    ) -> Trainer:
+        trainer = Trainer(machine, data, self._method(), settings, callbacks=hooks)
+        # Metrics are for records of runs, which an estimator has none of; and those of rates for
+        # bits, which scikit-learn takes, are refused.
+        trainer._rows.clear()
+        return trainer
+
     def _method(self) -> estimators.Estimator:
         steps = _whole(self.n_steps, "n_steps")
         spec: dict[str, Any] = {"kind": self.method, "steps": steps}
@@ -197,10 +212,18 @@ class _RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator, ABC
             spec["chains"] = _whole(chains, "n_chains")
         return estimators.from_spec(spec)
 
-    def _keep(self, trainer: Trainer, dtype: np.dtype) -> None:
-        """Show what was learned as arrays, and keep the state of training as arrays too."""
-        for name, value in self._shown(trainer.averaged, dtype).items():
+    def _show(self, machine: BoltzmannMachine, dtype: np.dtype) -> None:
+        """Show a machine of training as arrays."""
+        for name, value in self._shown(machine, dtype).items():
+            if not np.isfinite(value).all():
+                raise TrainingError(
+                    f"{name} stopped being finite; lower the learning rate or scale the data."
+                )
             setattr(self, name, value)
+
+    def _keep(self, trainer: Trainer, dtype: np.dtype) -> None:
+        """Show what was learned, and keep the state of training as arrays too."""
+        self._show(trainer.averaged, dtype)
         if trainer.chains is not None:
             self.h_samples_ = trainer.chains.layers[1].numpy().astype(dtype)
         elif hasattr(self, "h_samples_"):
@@ -387,8 +410,8 @@ class BernoulliRBM(_RBM):
 
     E(v, h) = −a·v − b·h − hᵀ W v with bits v and h. Names and meanings are scikit-learn's; new
     are the parameters from `method` on, and `sample`, `free_energy`, `inverse_transform` and
-    ``machine_``. Rows are shuffled in every iteration, visible biases start at the data's log-odds
-    (smoothed), and gradients are centred; ``center=False`` leaves scikit-learn's gradient.
+    ``machine_``. By default the updates are scikit-learn's, but rows are shuffled in every iteration
+    and visible biases start at the data's (smoothed) log-odds.
 
     Parameters
     ----------
@@ -411,7 +434,8 @@ class BernoulliRBM(_RBM):
     n_chains : int, optional
         Persistent chains; as many as `batch_size` unless given.
     center : bool
-        Whether the gradient is centred (Melchior, Fischer & Wiskott 2016).
+        Whether the gradient is centred (Melchior, Fischer & Wiskott 2016): long runs reach higher
+        likelihoods with it.
     average : float
         Decay of the Polyak average of the parameters in [0, 1), such as 0.999; the fitted arrays
         are then the average. 0 shows the last iterate.
@@ -449,8 +473,6 @@ class BernoulliRBM(_RBM):
     (4, 2)
     """
 
-    _metric = ("pseudo_likelihood", "pseudo-likelihood")
-
     def _build(self, visible: int, hidden: int) -> BoltzmannMachine:
         return models.rbm(Bernoulli(visible), Bernoulli(hidden))
 
@@ -469,6 +491,9 @@ class BernoulliRBM(_RBM):
 
     def _change(self, machine: BoltzmannMachine, back: bool) -> None:
         """Do nothing: training sees the rows as they are."""
+
+    def _quality(self, X: Any) -> str:
+        return f"pseudo-likelihood = {self.score_samples(X).mean():.2f}"
 
     def gibbs(self, v: Any) -> np.ndarray:
         """Make one Gibbs step: h ~ p(h | v), then v ~ p(v | h).
@@ -523,9 +548,11 @@ class GaussianRBM(_RBM):
 
     Parameters
     ----------
-    n_components, batch_size, n_iter, verbose, random_state, method, n_steps, n_chains, center, \
-    average, schedule, optimizer
+    n_components, batch_size, n_iter, verbose, random_state, method, n_steps, n_chains, average, \
+    schedule, optimizer
         As in `BernoulliRBM`; `verbose` prints the reconstruction error (in standardised columns).
+    center : bool
+        Whether the gradient is centred: by default yes.
     learning_rate : float
         Rate of the updates; log precisions move at a tenth of it.
     l1, l2 : float
@@ -559,27 +586,26 @@ class GaussianRBM(_RBM):
     """
 
     _arrays: ClassVar[Mapping[str, str]] = {**_RBM._arrays, "precisions_": "units.0.log_precision"}
-    _metric = ("reconstruction_error", "reconstruction error")
 
     def __init__(
         self,
-        n_components: int = 256,
+        n_components: Any = 256,
         *,
-        learning_rate: float = 0.01,
-        batch_size: int = 10,
-        n_iter: int = 10,
-        verbose: int = 0,
+        learning_rate: Any = 0.01,
+        batch_size: Any = 10,
+        n_iter: Any = 10,
+        verbose: Any = 0,
         random_state: Any = None,
-        method: str = "pcd",
-        n_steps: int = 1,
-        n_chains: int | None = None,
-        center: bool = True,
-        average: float = 0.0,
-        schedule: str = "constant",
-        optimizer: str = "sgd",
-        l1: float = 0.0,
-        l2: float = 0.0,
-        sigma0: float = 0.05,
+        method: Any = "pcd",
+        n_steps: Any = 1,
+        n_chains: Any = None,
+        center: Any = True,
+        average: Any = 0.0,
+        schedule: Any = "constant",
+        optimizer: Any = "sgd",
+        l1: Any = 0.0,
+        l2: Any = 0.0,
+        sigma0: Any = 0.05,
     ) -> None:
         super().__init__(
             n_components, learning_rate=learning_rate, batch_size=batch_size, n_iter=n_iter,
@@ -630,6 +656,11 @@ class GaussianRBM(_RBM):
                 precision.add_(2 * s.log())
                 weight.mul_(s[:, None])
 
+    def _quality(self, X: Any) -> str:
+        X = X.toarray() if sparse.issparse(X) else X
+        back = self.inverse_transform(self.transform(X))
+        return f"reconstruction error = {np.mean(((X - back) / self._scale) ** 2):.3f}"
+
     def gibbs(self, v: Any) -> np.ndarray:
         """Make one Gibbs step: h ~ p(h | v), then v ~ p(v | h), with its noise.
 
@@ -664,16 +695,18 @@ class GaussianRBM(_RBM):
 class _Report(Callback):
     """Prints one line an iteration, as scikit-learn does."""
 
-    def __init__(self, title: str, metric: str, label: str) -> None:
-        self.title, self.metric, self.label = title, metric, label
-        self.count, self.begin = 0, perf_counter()
+    def __init__(self, rbm: _RBM, X: Any, length: int) -> None:
+        self.rbm, self.X, self.length, self.begin = rbm, X, length, perf_counter()
 
-    def on_metrics(self, trainer: Trainer, record: dict[str, Any]) -> None:
-        self.count += 1
-        now, value = perf_counter(), record[self.metric]["train"]
-        spent, self.begin = now - self.begin, now
-        said = f"{self.label} = {value:.2f}, time = {spent:.2f}s"
-        print(f"[{self.title}] Iteration {self.count}, {said}")
+    def on_update(self, trainer: Trainer) -> None:
+        iteration, rest = divmod(trainer.step, self.length)
+        if rest:
+            return
+        self.rbm._show(trainer.averaged, self.X.dtype)
+        said, now = self.rbm._quality(self.X), perf_counter()
+        name = type(self.rbm).__name__
+        print(f"[{name}] Iteration {iteration}, {said}, time = {now - self.begin:.2f}s")
+        self.begin = now
 
 
 @final

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from gibbsian import data as datasets
 from gibbsian import estimators, models, runs, settings
@@ -81,7 +79,7 @@ class Trained:
 
 def train(
     machine: BoltzmannMachine,
-    data: "Dataset | str | Path | Float[Tensor, 'rows n']",
+    data: Any,
     method: Estimator | None = None,
     *,
     out: str | Path | None = None,
@@ -101,7 +99,7 @@ def train(
     ----------
     machine : BoltzmannMachine
         Its parameters are initialised from the data, and trained in place.
-    data : Dataset, name, path or Tensor
+    data : Dataset, name, path, array or Tensor
         Whatever `gibbsian.data.load` takes.
     method : Estimator
         ``CD(...)`` or ``PCD(...)``; PCD with one step and 100 chains unless given.

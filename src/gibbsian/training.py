@@ -105,6 +105,13 @@ class Trainer:
         self._parameters = [(k, p) for k, p in machine.named_parameters() if p.requires_grad]
         averages = dict(self.averaged.named_parameters())
         self._averages = [averages[k] for k, _ in self._parameters]
+        self._limits = [
+            (leaf.get_parameter(name), low, high)
+            for u in machine.layers
+            for leaf in unit.leaves(u)
+            for name, (low, high) in leaf.domain.limits.items()
+            if leaf.get_parameter(name).requires_grad
+        ]
         self._rows = self._monitored()
         self._log_every = settings.log_every or max(1, self.total // 100)
         self._checkpoint_every = settings.checkpoint_every or max(1, self.total // 10)
@@ -205,17 +212,20 @@ class Trainer:
                 p.grad = gradient[name]
         self._check(gradient)
         if self.settings.center:
+            # Limits bind inside: a precision that is held back must not leave its share in θ.
             with centring.Step(machine, self.offsets):
                 self.optimizer.step()
+                self._limit()
         else:
             self.optimizer.step()
+            self._limit()
         self.scheduler.step()
         self.step += 1
         if self.step == 1:
             pack(
                 {"optimizer": self.optimizer.state_dict(), "scheduler": self.scheduler.state_dict()}
             )
-        self._constrain()
+        self.keeper.keep()
         self._average()
 
     def _move_offsets(self, positive: Statistics) -> None:
@@ -226,13 +236,10 @@ class Trainer:
             self.offsets[i] = torch.lerp(self.offsets[i], found, rate)
         self.offsets = centring.learnable_offsets(self.machine, self.offsets)
 
-    def _constrain(self) -> None:
+    def _limit(self) -> None:
         with torch.no_grad():
-            for u in self.machine.layers:
-                for leaf in unit.leaves(u):
-                    for name, (low, high) in leaf.domain.limits.items():
-                        leaf.get_parameter(name).clamp_(low, high)
-        self.keeper.keep()
+            for p, low, high in self._limits:
+                p.clamp_(low, high)
 
     def _average(self) -> None:
         # A young average forgets faster, or it would remember the start for long.

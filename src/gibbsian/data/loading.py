@@ -83,8 +83,7 @@ def load(
     _refuse_placeholders({"rows": source, "labels": labels, "weights": weights} | given)
     main = _read(source, options, data_dir, None, in_memory)
     others = _other_parts(main, given, options, in_memory)
-    _check(main, others)
-    found = _content(main, others)
+    found = _checked(main, others)
     if fingerprint is not None and fingerprint != found:
         raise DataError(
             f"{main.what} is not what it was when its fingerprint was stored ({fingerprint[:12]}… "
@@ -94,9 +93,9 @@ def load(
     index = split_rows(main.rows.length, int(seed), **shares)
     index |= {role: np.arange(part.rows.length) for role, part in others.items()}
     parts = {role: others.get(role, main) for role in index}
-    chosen = [classes] if isinstance(classes, int | str) else classes
-    chosen = None if chosen is None else [c if isinstance(c, str) else int(c) for c in chosen]
+    chosen = _listed(classes)
     index = _restrict(parts, index, chosen, limit)
+    shape = _image_shape(main, image_shape)
     fitted = _fit(main, index["train"], transform)
     splits = {
         role: Split(part.rows, index[role], part.labels, part.weights, fitted)
@@ -112,18 +111,23 @@ def load(
         "limit": limit,
         "transform": fitted.names,
         "seed": int(seed),
-        "data_dir": _stored(data_dir, ()),
-        "image_shape": None if image_shape is None else [int(n) for n in image_shape],
+        "data_dir": None if data_dir is None else str(Path(data_dir).resolve()),
+        "image_shape": None if image_shape is None else list(shape or ()),
         "weights": _stored(weights, main.inside),
         "in_memory": in_memory,
         "fingerprint": found,
     }
-    for role, value in given.items():
-        spec[role] = shares[role] if role in shares else _stored(value, ())
+    spec |= {role: shares.get(role, _stored(value, ())) for role, value in given.items()}
     spec = {name: value for name, value in spec.items() if value is not None}
-    return Dataset(
-        main.what, splits, fitted, _image_shape(main, image_shape), main.label_names, spec
-    )
+    return Dataset(main.what, splits, fitted, shape, main.label_names, spec)
+
+
+def _listed(classes: int | str | Iterable[int | str] | None) -> list[int | str] | None:
+    """``classes`` as a list of plain integers and strings."""
+    if classes is None:
+        return None
+    several = [classes] if isinstance(classes, int | str) else classes
+    return [c if isinstance(c, str) else int(c) for c in several]
 
 
 def _refuse_placeholders(given: dict[str, Any]) -> None:
@@ -218,45 +222,44 @@ def _other_parts(
     return others
 
 
-def _check(main: Source, others: dict[str, Source]) -> None:
-    """Check values and sizes; encode the labels of all parts alike."""
-    parts = [main, *others.values()]
-    own = rows_fingerprint(main.rows) if others else ""
-    for part in parts:
+def _checked(main: Source, others: dict[str, Source]) -> str:
+    """Check values and sizes, encode the labels of all parts alike; return the fingerprint."""
+    parts = {"main": main, **others}
+    prints = {role: rows_fingerprint(part.rows) for role, part in parts.items()}
+    for role, part in parts.items():
         check_finite(part.rows, part.what, part.names)
         part.weights = check_weights(part.weights, part.what, part.rows.length)
-        if part is main:
-            continue
-        if part.rows.width != main.rows.width:
-            raise DataError(
-                f"{part.what} has {part.rows.width} columns and {main.what} has {main.rows.width}: "
-                "give both the same columns."
-            )
-        if (part.rows.dtype == torch.uint8) != (main.rows.dtype == torch.uint8):
-            raise DataError(
-                f"{part.what} has the dtype {part.rows.dtype} and {main.what} has "
-                f"{main.rows.dtype}: save both alike, since a byte 255 means 1."
-            )
-        if rows_fingerprint(part.rows) == own:
-            raise DataError(
-                f"{part.what} holds the very rows of {main.what}, which are trained on: give other "
-                "rows."
-            )
-    triples = [(part.what, part.labels, part.rows.length) for part in parts]
+        if part is not main:
+            _check_alike(main, part)
+            if prints[role] == prints["main"]:
+                raise DataError(
+                    f"{part.what} holds the very rows of {main.what}, which are trained on: give "
+                    "other rows."
+                )
+    triples = [(part.what, part.labels, part.rows.length) for part in parts.values()]
     encoded, names = encode_labels(triples)
-    for part, labels in zip(parts, encoded, strict=True):
-        part.labels = labels
-        part.label_names = names or main.label_names
-
-
-def _content(main: Source, others: dict[str, Source]) -> str:
-    """SHA-256 over the rows, labels, weights and categories of all parts."""
     digest = hashlib.sha256()
-    for role, part in {"main": main, **others}.items():
-        digest.update(f"{role} {rows_fingerprint(part.rows)} {part.categories}".encode())
+    for (role, part), labels in zip(parts.items(), encoded, strict=True):
+        part.labels, part.label_names = labels, names or main.label_names
+        texts = f"{part.names} {part.categories} {part.label_names}"
+        digest.update(f"{role} {prints[role]} {texts}".encode())
         for values in (part.labels, part.weights):
             digest.update(b"none" if values is None else np.ascontiguousarray(values).tobytes())
     return digest.hexdigest()
+
+
+def _check_alike(main: Source, part: Source) -> None:
+    """Raise unless ``part`` has as many columns as ``main``, on the same scale."""
+    if part.rows.width != main.rows.width:
+        raise DataError(
+            f"{part.what} has {part.rows.width} columns and {main.what} has {main.rows.width}: "
+            "give both the same columns."
+        )
+    if (part.rows.dtype == torch.uint8) != (main.rows.dtype == torch.uint8):
+        raise DataError(
+            f"{part.what} has the dtype {part.rows.dtype} and {main.what} has {main.rows.dtype}: "
+            "save both alike, since a byte 255 means 1."
+        )
 
 
 def _shares(main: Source, others: dict[str, Source], given: dict[str, Any]) -> dict[str, Any]:

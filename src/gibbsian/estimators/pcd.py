@@ -1,6 +1,5 @@
 """Persistent contrastive divergence: chains that are kept from update to update."""
 
-import torch
 from dataclasses import replace
 
 import torch
@@ -100,10 +99,12 @@ class PCD(Estimator):
     ) -> ChainState:
         """Put noise in place of some chains."""
         like = chains.layers[0][:, 0]
-        hit = (torch.rand(like.shape, generator=generator, device=like.device) < self.refresh).nonzero()
+        hit = (
+            torch.rand(like.shape, generator=generator, device=like.device) < self.refresh
+        ).nonzero()
         if not len(hit):
             return chains
-        noise = start(machine, len(hit), "noise", generator)
+        noise = first_states(machine, len(hit), "noise", generator)
         fresh = self.sampler.init(machine, noise, generator)
         pairs = zip(chains.layers, fresh.layers, strict=True)
         return replace(chains, layers=tuple(a.index_copy(0, hit[:, 0], b) for a, b in pairs))

@@ -143,8 +143,8 @@ def reverse_ais(
         As `ais`, and if the start states do not fit the machine.
     """
     walk = Annealing(machine, reference, as_generator(generator, machine))
-    betas = _betas(temperatures, machine, reference, walk.generator)
     layers = _start_layers(machine, start_state)
+    betas = _betas(temperatures, machine, reference, walk.generator)
     with torch.no_grad():
         walk.start(layers)
         wide = unit.accumulator(layers[0])

@@ -9,6 +9,8 @@ from torch import Tensor
 from gibbsian.errors import DataError
 from gibbsian.units.base import Units
 
+_CHUNK = 4096  # rows whose blocks are compared with all their values at a time
+
 
 @dataclass(frozen=True)
 class Run:
@@ -75,7 +77,7 @@ def check_states(units: Units, x: Float[Tensor, "rows n"], what: str) -> None:
     Rates between 0 and 1 are good data for bits, but only bits have a probability.
     """
     for run in runs(units):
-        bad = digits(run, x) < 0
+        bad = torch.cat([digits(run, part) < 0 for part in x.split(_CHUNK)])
         if bool(bad.any()):
             row, block = (int(i) for i in bad.nonzero()[0])
             value = float(x[row, run.first + block * run.width])

@@ -57,9 +57,7 @@ def states(layers: Sequence[Units], chunk: int = 4096) -> Iterator[list[Tensor]]
     sizes = [u.size for u in layers]
     for first in range(0, total, chunk):
         index = torch.arange(first, min(first + chunk, total), device=tables[0].device)
-        columns = [
-            t[(index // stride) % len(t)] for t, stride in zip(tables, strides, strict=True)
-        ]
+        columns = [t[(index // stride) % len(t)] for t, stride in zip(tables, strides, strict=True)]
         yield list(torch.cat(columns, dim=-1).split(sizes, dim=-1))
 
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
@@ -41,7 +41,7 @@ class Partition:
         Reverse, from "data"-started and from "noise"-started chains: upper bounds on average,
         conditional on these chains being at equilibrium.
     equilibration : int or None
-        Gibbs steps the reverse chains had made before, where they were made here.
+        Gibbs steps the reverse chains had made before.
     """
 
     exact: float | None
@@ -72,21 +72,19 @@ class Partition:
 
     def words(self) -> list[str]:
         """Say in plain sentences what the numbers are worth."""
-        said = []
         if self.exact is not None:
-            said.append("log Z is exact, by enumeration.")
+            return ["log Z is exact, by enumeration, so the bounds serve for comparison only."]
         if self.ais is None:
-            return said
+            return []
         doubts = self._doubts()
         if doubts:
-            return [*said, *(f"Not converged: {d}" for d in doubts)]
+            return [f"Not converged: {d}" for d in doubts]
         widest = max((abs(g) for g in self.gaps.values()), default=0.0)
         fewest = min(e.ess for e in (self.ais, *self.reverse.values()))
-        bounds = f"the bounds on log Z lie within {widest:.2f} nat of each other"
         return [
-            *said,
-            f"Converged, on condition that the reverse chains started at equilibrium: {bounds}, on at "
-            f"least {fewest:.0f} effective chains of {self.ais.chains}.",
+            "Converged, on condition that the reverse chains started at equilibrium: the bounds on "
+            f"log Z lie within {widest:.2f} nat of each other, on at least {fewest:.0f} effective "
+            f"chains of {self.ais.chains}."
         ]
 
     def _doubts(self) -> list[str]:
@@ -149,7 +147,7 @@ def partition(
     equilibrate : int
         Gibbs steps of the data- and of the noise-started chains before reverse AIS.
     starts : mapping of "data" and "noise" to states, optional
-        Chains that are at equilibrium already, in place of `equilibrate`.
+        Chains that have made these steps already.
     limit_bits : float
         log Z is enumerated as well where one side has at most 2**limit_bits states.
     sampled : bool
@@ -172,20 +170,20 @@ def partition(
     generator = as_generator(generator, machine)
     base = fit_reference(machine, data) if reference is None else reference
 
-    def tell(stage: str) -> Callable[[float], None] | None:
-        return None if progress is None else lambda done: progress(stage, done)
-
     betas = adapted(machine, base, _positive(temperatures), generator)
-    forward = ais(machine, base, chains, betas, generator, tell("AIS"))
-    made_here = starts is None
+    forward = ais(machine, base, chains, betas, generator, _told(progress, "AIS"))
     if starts is None:
         starts = {k: _equilibrated(machine, chains, k, equilibrate, generator, data)
                   for k in ("data", "noise")}  # fmt: skip
     backward = {
-        k: reverse_ais(machine, base, s, betas, generator, tell(f"reverse AIS from {k}"))
+        k: reverse_ais(machine, base, s, betas, generator, _told(progress, f"reverse AIS from {k}"))
         for k, s in starts.items()
     }
-    return Partition(exact, forward, backward, equilibrate if made_here else None)
+    return Partition(exact, forward, backward, equilibrate)
+
+
+def _told(progress: StageProgress | None, stage: str) -> Callable[[float], None] | None:
+    return None if progress is None else partial(progress, stage)
 
 
 def _positive(temperatures: int) -> int:
@@ -195,7 +193,12 @@ def _positive(temperatures: int) -> int:
 
 
 def _equilibrated(
-    machine: BoltzmannMachine, chains: int, where: str, steps: int, generator: Generator, data: Tensor
+    machine: BoltzmannMachine,
+    chains: int,
+    where: str,
+    steps: int,
+    generator: Generator,
+    data: Tensor,
 ) -> State:
     sampler = Gibbs()
     visible = start(machine, chains, where, generator, data)
@@ -300,7 +303,12 @@ def log_likelihood(
     rows = -free - known.log_z
     error = float(rows.std() / len(rows) ** 0.5) if len(rows) > 1 else float("nan")
     return LogLikelihood(
-        float(rows.mean()), error, rows, float(free.mean()), known, likelihood_units(machine, dequantisation)
+        float(rows.mean()),
+        error,
+        rows,
+        float(free.mean()),
+        known,
+        likelihood_units(machine, dequantisation),
     )
 
 

@@ -1,5 +1,7 @@
 """Pseudo-likelihood: each unit given all others, which needs no log Z."""
 
+from collections.abc import Iterator
+
 import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
@@ -12,6 +14,7 @@ from gibbsian.samplers.base import as_generator
 from gibbsian.units import base as unit
 
 _CHUNK_ELEMENTS = 2**18  # rows times hidden units: small enough to stay in cache
+_SLAB = 64  # blocks whose couplings are fetched at a time
 
 
 def pseudo_likelihood(
@@ -68,9 +71,9 @@ def stochastic_pseudo_likelihood(
     generator = as_generator(generator, machine)
     found = runs(machine.layers[0])
     blocks = sum(r.count for r in found)
-    chosen = torch.randint(
-        blocks, (len(v),), generator=generator, device=generator.device
-    ).to(v.device)
+    chosen = torch.randint(blocks, (len(v),), generator=generator, device=generator.device).to(
+        v.device
+    )
     out = torch.zeros(len(v), dtype=unit.accumulator(v), device=v.device)
     first = 0
     with torch.no_grad():
@@ -91,29 +94,50 @@ def _states(machine: BoltzmannMachine, x: Tensor) -> Tensor:
     return v
 
 
-def _all_blocks(
-    machine: BoltzmannMachine, v: Float[Tensor, "rows n"]
-) -> Float[Tensor, " rows"]:
-    hidden, wide = machine.layers[1], unit.accumulator(v)
+def _all_blocks(machine: BoltzmannMachine, v: Float[Tensor, "rows n"]) -> Float[Tensor, " rows"]:
     f = machine.field(1, (v,))
-    gamma = hidden.log_partition(f).sum(dim=-1, dtype=wide)
+    gamma = machine.layers[1].log_partition(f).sum(dim=-1, dtype=unit.accumulator(v))
     total = torch.zeros_like(gamma)
     for r in runs(machine.layers[0]):
         if r.values is None:
-            for b in range(r.count):
-                total += quadrature.log_density(machine, v[:, r.first + b], f, r.first + b)
-            continue
-        now, terms = digits(r, v), _block_energies(machine, r)
-        for b in range(r.count):
-            w = couplings(machine, r.first + b * r.width, r.width)
-            gains = []
-            for k in range(1, len(r.values)):
-                other = (now[:, b] + k) % len(r.values)
-                moved = f + (r.values[other] - r.values[now[:, b]]) @ w
-                gain = hidden.log_partition(moved).sum(dim=-1, dtype=wide) - gamma
-                gains.append(gain - terms[other, b] + terms[now[:, b], b])
-            total += _log_share(gains, gamma)
+            for column in range(r.first, r.first + r.count):
+                total += quadrature.log_density(machine, v[:, column], f, column)
+        else:
+            for log_p in _finite_blocks(machine, v, r, f, gamma):
+                total += log_p
     return total
+
+
+def _finite_blocks(
+    machine: BoltzmannMachine,
+    v: Float[Tensor, "rows n"],
+    r: Run,
+    f: Float[Tensor, "rows hidden"],
+    gamma: Float[Tensor, " rows"],
+) -> Iterator[Float[Tensor, " rows"]]:
+    """Yield log p of each block of a run of finite blocks, given the fields and Σ Γ at `v`."""
+    values, hidden = _values(r), machine.layers[1]
+    now, terms = digits(r, v), _block_energies(machine, r)
+    w = torch.empty(0)
+    for b in range(r.count):
+        if b % _SLAB == 0:
+            slab = min(_SLAB, r.count - b)
+            w = couplings(machine, r.first + b * r.width, slab * r.width)
+            w = w.unflatten(0, (slab, r.width))
+        here = now[:, b]
+        gains = []
+        for k in range(1, len(values)):
+            other = (here + k) % len(values)
+            moved = f + (values[other] - values[here]) @ w[b % _SLAB]
+            gain = hidden.log_partition(moved).sum(dim=-1, dtype=gamma.dtype) - gamma
+            gains.append(gain - terms[other, b] + terms[here, b])
+        yield _log_share(gains, gamma)
+
+
+def _values(r: Run) -> Float[Tensor, "K width"]:
+    if r.values is None:
+        raise TypeError("a run of real-valued columns has no list of values")
+    return r.values
 
 
 def _log_share(gains: list[Tensor], like: Tensor) -> Tensor:
@@ -123,8 +147,7 @@ def _log_share(gains: list[Tensor], like: Tensor) -> Tensor:
 
 def _block_energies(machine: BoltzmannMachine, r: Run) -> Float[Tensor, "K blocks"]:
     """Return e_b of each value of each block of a run, in float64."""
-    units, values = machine.layers[0], r.values
-    assert values is not None
+    units, values = machine.layers[0], _values(r)
     s = values.new_zeros(len(values), units.size)
     s[:, r.columns] = values.repeat(1, r.count)
     terms = unit.energy_terms(units, s)[:, r.columns]
@@ -132,9 +155,7 @@ def _block_energies(machine: BoltzmannMachine, r: Run) -> Float[Tensor, "K block
     return terms.unflatten(-1, (r.count, r.width)).sum(dim=-1, dtype=wide)
 
 
-def couplings(
-    machine: BoltzmannMachine, column: int, width: int
-) -> Float[Tensor, "width hidden"]:
+def couplings(machine: BoltzmannMachine, column: int, width: int) -> Float[Tensor, "width hidden"]:
     """Return the rows of W for some visible columns, whatever the kind of connection."""
     like = next(machine.parameters())
     eye = torch.zeros(width, machine.sizes[0], dtype=like.dtype, device=like.device)
@@ -146,14 +167,14 @@ def _one_finite(
     machine: BoltzmannMachine, v: Float[Tensor, "rows n"], r: Run, block: Int[Tensor, " rows"]
 ) -> Float[Tensor, " rows"]:
     """Return log p of one finite block a row, by the free energies of the row's other values."""
-    assert r.values is not None
+    values = _values(r)
     now = digits(r, v)[torch.arange(len(v), device=v.device), block]
     columns = torch.arange(r.width, device=v.device)
     at = r.first + block[:, None] * r.width + columns
     free = machine.free_energy(v)
     gains = []
-    for k in range(1, len(r.values)):
-        other = v.scatter(1, at, r.values[(now + k) % len(r.values)])
+    for k in range(1, len(values)):
+        other = v.scatter(1, at, values[(now + k) % len(values)])
         gains.append(free - machine.free_energy(other))
     return _log_share(gains, free)
 

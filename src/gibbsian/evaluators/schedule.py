@@ -1,5 +1,6 @@
 """Where the temperatures of annealed importance sampling stand between β = 0 and β = 1."""
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -75,7 +76,7 @@ def check_betas(betas: Sequence[float] | Tensor) -> list[float]:
         If they do not rise from 0 to 1.
     """
     values = [float(b) for b in betas]
-    rising = all(a < b for a, b in zip(values, values[1:], strict=False))
+    rising = all(a < b for a, b in itertools.pairwise(values))
     if len(values) < 2 or values[0] != 0 or values[-1] != 1 or not rising:
         raise GibbsianError("The temperatures of AIS must rise from exactly 0 to exactly 1.")
     return values

@@ -69,7 +69,9 @@ class Agreement:
         text = f"chi-square of {name} is {square:.1f} at {len(cells) - 1} degrees of freedom"
         self.found[text] = float(stats.chi2.sf(square, len(cells) - 1))
 
-    def distribution(self, name: str, values: Tensor, cdf: Callable[[np.ndarray], np.ndarray]) -> None:
+    def distribution(
+        self, name: str, values: Tensor, cdf: Callable[[np.ndarray], np.ndarray]
+    ) -> None:
         """Compare independent real draws with a distribution function (Kolmogorov–Smirnov)."""
         found = stats.kstest(values.double().numpy(), cdf)
         self.found[f"Kolmogorov-Smirnov distance of {name} is {found.statistic:.3g}"] = float(

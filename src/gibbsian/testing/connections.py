@@ -4,6 +4,7 @@ import torch
 from torch import Generator, Tensor
 
 from gibbsian.connections import Connection
+from gibbsian.testing.near import near
 from gibbsian.testing.perturbed import perturbed
 
 
@@ -37,17 +38,17 @@ def check_connection(connection: Connection, seed: int = 0) -> None:
         up, down = c.up(a), c.down(b)
         assert up.shape == b.shape and down.shape == a.shape, "up or down has another shape"
         assert bool((up != 0).any()), "the weight was perturbed, and up(a) is 0"
-        torch.testing.assert_close((up * b).sum(-1), (a * down).sum(-1))
-        torch.testing.assert_close(c.up(a, w), up)
-        torch.testing.assert_close(c.down(b, w), down)
-        torch.testing.assert_close(c.up(a, 2 * w), 2 * up)
-        torch.testing.assert_close(c.up(a[0]), up[0])
-        torch.testing.assert_close(c.down(b[0]), down[0])
+        near((up * b).sum(-1), (a * down).sum(-1), "adjointness")
+        near(c.up(a, w), up, "up with a stand-in weight")
+        near(c.down(b, w), down, "down with a stand-in weight")
+        near(c.up(a, 2 * w), 2 * up, "up in twice the weight")
+        near(c.up(a[0]), up[0], "up of one row")
+        near(c.down(b[0]), down[0], "down of one row")
         nested = draw(2, 3, c.lower), draw(2, 3, c.upper)
         flat = nested[0].reshape(6, -1), nested[1].reshape(6, -1)
-        torch.testing.assert_close(c.up(nested[0]).reshape(6, -1), c.up(flat[0]))
-        torch.testing.assert_close(c.down(nested[1]).reshape(6, -1), c.down(flat[1]))
-        torch.testing.assert_close(c.up(a + flat[0][:5]), up + c.up(flat[0][:5]))
+        near(c.up(nested[0]).reshape(6, -1), c.up(flat[0]), "up of another shape")
+        near(c.down(nested[1]).reshape(6, -1), c.down(flat[1]), "down of another shape")
+        near(c.up(a + flat[0][:5]), up + c.up(flat[0][:5]), "up of a sum")
     weights = torch.rand(5, generator=generator).double()
     _check_statistics(c, a, b, weights / weights.sum())
 
@@ -62,4 +63,4 @@ def _check_statistics(c: Connection, a: Tensor, b: Tensor, weights: Tensor) -> N
         with torch.no_grad():
             found = c.statistics(a, b, given)
         assert found.shape == w.shape, "statistics have another shape than the weight"
-        torch.testing.assert_close(found, truth)
+        near(found, truth, "statistics")

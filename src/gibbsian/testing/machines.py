@@ -6,11 +6,10 @@ import torch
 from torch import Generator, Tensor
 
 from gibbsian.machine import BoltzmannMachine, Clamp, State
+from gibbsian.testing.near import near
 from gibbsian.testing.perturbed import perturbed
 from gibbsian.testing.tables import Grid, Table, enumerate_states, tabulate
 from gibbsian.units import base as unit
-
-_CLOSE = {"rtol": 1e-6, "atol": 1e-6}
 
 
 def check_machine(machine: BoltzmannMachine, seed: int = 0) -> None:
@@ -48,11 +47,11 @@ def check_energies(machine: BoltzmannMachine, table: Table, seed: int = 0) -> No
         total = sum(unit.energy(u, s) for u, s in zip(m.layers, state, strict=True))
         for i, c in enumerate(m.joints):
             total = total - torch.einsum("ri,ri->r", state[i], c.down(state[i + 1]))
-        torch.testing.assert_close(m.energy(state), total)
+        near(m.energy(state), total, "E(s)")
         narrow = perturbed(machine, scale=0.0).float()
         found = narrow.energy([s.float() for s in state])
     assert found.dtype == torch.float64, "energies are summed in float64"
-    torch.testing.assert_close(found, total, rtol=1e-5, atol=1e-5)
+    near(found, total, "E(s) in float32", rtol=1e-5, atol=1e-5)
 
 
 def check_marginal_energy(machine: BoltzmannMachine, table: Table, seed: int = 0) -> None:
@@ -68,16 +67,17 @@ def check_marginal_energy(machine: BoltzmannMachine, table: Table, seed: int = 0
             for clamps in (None, _some_clamps(m, summed, state, seed)):
                 value = m.marginal_energy(state, summed, clamps)
                 for row in range(3):
-                    truth = _marginal(m, table, state, row, summed, clamps)
-                    torch.testing.assert_close(float(value[row]), truth, **_CLOSE)
+                    truth = _marginal(m, state, row, summed, clamps)
+                    held = "" if clamps is None else " with held units"
+                    near(float(value[row]), truth, f"marginal energy{held}", 1e-6, 1e-6)
             fields = m.fields(summed, state)
-            torch.testing.assert_close(m.marginal_energy(state, summed, fields=fields), found)
+            near(m.marginal_energy(state, summed, fields=fields), found, "F from given fields")
             kept = tabulate(m, [_kept(table, i, summed) for i in range(len(m.layers))])
             logits = kept.log_weights - m.marginal_energy(kept.states, summed)
-        torch.testing.assert_close(float(logits.logsumexp(dim=0)), table.log_z, **_CLOSE)
+        near(float(logits.logsumexp(dim=0)), table.log_z, f"log Z, parity {summed}", 1e-6, 1e-6)
     if len(m.layers) == 2:
         with torch.no_grad():
-            torch.testing.assert_close(m.free_energy(state[0]), found)
+            near(m.free_energy(state[0]), found, "free energy")
 
 
 def _some_clamps(
@@ -95,7 +95,6 @@ def _some_clamps(
 
 def _marginal(
     machine: BoltzmannMachine,
-    table: Table,
     state: State,
     row: int,
     summed: int,
@@ -128,9 +127,7 @@ def check_gradient(machine: BoltzmannMachine, table: Table, seed: int = 0) -> No
         return (w / w.sum() * m.energy(positive)).sum() - m.energy(negative).mean()
 
     with torch.no_grad():
-        found = m.gradient(
-            m.mean_statistics(positive, None, w), m.mean_statistics(negative, None)
-        )
+        found = m.gradient(m.mean_statistics(positive, None, w), m.mean_statistics(negative, None))
     _compare(m, found, gap)
 
 
@@ -145,14 +142,14 @@ def check_likelihood_gradient(machine: BoltzmannMachine, table: Table, seed: int
         return (table.log_weights - m.energy(table.states)).logsumexp(dim=0) - sum(data) / len(data)
 
     with torch.no_grad():
-        torch.testing.assert_close(
-            float(loss()), negative_log_likelihood(m, x, table), **_CLOSE
+        near(float(loss()), negative_log_likelihood(m, x, table), "−log p", 1e-6, 1e-6)
+        positive = _average(
+            m, [t.states for t in posteriors], [t.probabilities for t in posteriors]
         )
-        positive = _average(m, [t.states for t in posteriors], [t.probabilities for t in posteriors])
         if len(m.layers) == 2:
             closed = m.mean_statistics((x,), 1)
             for k, t in closed.items():
-                torch.testing.assert_close(t, positive[k], **_CLOSE, msg=lambda s, k=k: f"{k}: {s}")
+                near(t, positive[k], f"data statistics of {k}", 1e-6, 1e-6)
         for averaged in (None, 0, 1):
             negative = m.mean_statistics(table.states, averaged, table.probabilities)
             found = m.gradient(positive, negative)
@@ -192,7 +189,7 @@ def _compare(
     slope = 0.0
     directions = {}
     for (k, p), truth in zip(named.items(), slopes, strict=True):
-        torch.testing.assert_close(found[k], truth, **_CLOSE, msg=lambda m, k=k: f"{k}: {m}")
+        near(found[k], truth, f"gradient of {k}", 1e-6, 1e-6)
         directions[k] = torch.randn(p.shape, generator=generator).double()
         slope += float((directions[k] * found[k]).sum())
     values = []
@@ -201,7 +198,7 @@ def _compare(
             for k, p in named.items():
                 p.add_(directions[k], alpha=sign)
             values.append(float(loss()))
-    torch.testing.assert_close((values[0] - values[1]) / 2e-5, slope, rtol=1e-4, atol=1e-5)
+    near((values[0] - values[1]) / 2e-5, slope, "finite differences", 1e-4, 1e-5)
 
 
 MACHINE_CHECKS: tuple[Callable[[BoltzmannMachine, Table, int], None], ...] = (

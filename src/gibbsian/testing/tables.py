@@ -64,7 +64,7 @@ class Table:
 
     @property
     def log_z(self) -> float:
-        """log Z of the machine."""
+        """Log Z of the machine."""
         return float(self.logits.logsumexp(dim=0))
 
     @cached_property

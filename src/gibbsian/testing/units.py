@@ -3,7 +3,6 @@
 import copy
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
@@ -12,84 +11,15 @@ from gibbsian import units as families
 from gibbsian.errors import DataError
 from gibbsian.path import fit_units
 from gibbsian.testing.agreement import Agreement, legendre_cdf
+from gibbsian.testing.laws import Law, expected, laws
+from gibbsian.testing.near import near
 from gibbsian.testing.perturbed import perturbed
-from gibbsian.testing.tables import lower_end, quadrature
+from gibbsian.testing.tables import lower_end
 from gibbsian.units import base as unit
 from gibbsian.units.base import Units
 
 _DRAWS = 20_000
 _EXTREME = 1e4
-# softplus turns linear where its error is 2e-9; quadrature is good to about 1e-10.
-_CLOSE = {"rtol": 1e-8, "atol": 2e-8}
-
-
-@dataclass(frozen=True)
-class Law:
-    """The truth about one block under a field.
-
-    Attributes
-    ----------
-    part : slice
-        Columns of the block.
-    rows : Tensor (K, n)
-        States of the whole layer in which only this block varies.
-    probabilities : Tensor (K,)
-        Probability of each, with quadrature weights for real units.
-    log_z, entropy : float
-        log Σ exp(f·s − e(s)) over the block, and the entropy in nats.
-    finite : bool
-        Whether the block has finitely many values.
-    """
-
-    part: slice
-    rows: Tensor
-    probabilities: Tensor
-    log_z: float
-    entropy: float
-    finite: bool
-
-
-def laws(units: Units, f: Tensor) -> list[Law]:
-    """List the law of each block under the field `f`, (n,), by enumeration or quadrature."""
-    base, found, first = _base(units), [], 0
-    for block, width in zip(units.domain.blocks(), units.domain.widths, strict=True):
-        part = slice(first, first + width)
-        found.append(_law(units, f, base, part, block))
-        first += width
-    return found
-
-
-def _law(units: Units, f: Tensor, base: Tensor, part: slice, block: Tensor | None) -> Law:
-    def rows(values: Tensor) -> Tensor:
-        whole = base.expand(len(values), -1).clone()
-        whole[:, part] = values
-        return whole
-
-    def log_density(values: Tensor) -> Tensor:
-        s = rows(values)
-        return (s * f - unit.energy_terms(units, s))[:, part].sum(dim=-1)
-
-    if block is None:
-        low = lower_end(units, part.start)
-        x, log_w = quadrature(lambda x: log_density(x[:, None]), low)
-        values = x[:, None]
-    else:
-        values, log_w = block.double(), torch.zeros(len(block)).double()
-    logits = log_density(values)
-    log_z = (logits + log_w).logsumexp(dim=0)
-    p = (logits + log_w - log_z).exp()
-    entropy = -(p * (logits - log_z)).sum()
-    return Law(part, rows(values), p, float(log_z), float(entropy), block is not None)
-
-
-def _base(units: Units) -> Tensor:
-    return units.domain.noise(1, Generator().manual_seed(0)).double()
-
-
-def expected(units: Units, found: list[Law], of: Callable[[Tensor], Tensor]) -> Tensor:
-    """Return E[T(s)] of a T that acts on each block by itself, under the laws of all blocks."""
-    base = of(_base(units))
-    return base[0] + sum(law.probabilities @ (of(law.rows) - base) for law in found)
 
 
 def _fields(units: Units, seed: int, rows: int = 4) -> Tensor:
@@ -108,10 +38,10 @@ def check_log_partition(units: Units, seed: int = 0) -> None:
         for f, row in zip(batch, terms, strict=True):
             for law in laws(u, f):
                 found = row[law.part]
-                torch.testing.assert_close(float(found[0]), law.log_z, **_CLOSE)
+                near(float(found[0]), law.log_z, f"Γ of columns {law.part}")
                 assert not bool(found[1:].any()), "a block's Γ stands in its first column only"
         nested = u.log_partition(batch.reshape(2, 2, -1))
-    torch.testing.assert_close(nested.reshape(terms.shape), terms)
+    near(nested.reshape(terms.shape), terms, "Γ of a batch of another shape")
 
 
 def check_energy(units: Units, seed: int = 0) -> None:
@@ -121,9 +51,11 @@ def check_energy(units: Units, seed: int = 0) -> None:
     parameters = unit.natural(u)
     with torch.no_grad():
         statistics = u.statistics(s)
-        total = -sum((parameters[k] * t).sum(dim=-1) for k, t in statistics.items())
-        torch.testing.assert_close(unit.energy(u, s), total)
-        torch.testing.assert_close(unit.energy(u, s.reshape(2, 3, -1)), total.reshape(2, 3))
+        total = -torch.stack([(parameters[k] * t).sum(dim=-1) for k, t in statistics.items()]).sum(
+            dim=0
+        )
+        near(unit.energy(u, s), total, "e(s)")
+        near(unit.energy(u, s.reshape(2, 3, -1)), total.reshape(2, 3), "e(s) of another shape")
         single = copy.deepcopy(u).float()
         assert unit.energy(single, s.float()).dtype == torch.float64, "energies sum in float64"
     assert set(statistics) == set(u.conditional(s)), "statistics and conditional differ in names"
@@ -138,13 +70,13 @@ def check_mean(units: Units, seed: int = 0) -> None:
     (slope,) = torch.autograd.grad(u.log_partition(f).sum(), f)
     with torch.no_grad():
         mean = unit.mean(u, batch)
-        torch.testing.assert_close(mean, slope, **_CLOSE)
+        near(mean, slope, "mean against autograd of Γ")
         for row, m in zip(batch, mean, strict=True):
             truth = expected(u, laws(u, row), lambda s: s)
-            torch.testing.assert_close(m, truth, **_CLOSE)
+            near(m, truth, "mean")
         step = 1e-5 * torch.randn(batch.shape, generator=Generator().manual_seed(seed)).double()
         rise = (u.log_partition(batch + step) - u.log_partition(batch - step)).sum(dim=-1)
-        torch.testing.assert_close(rise, 2 * (step * mean).sum(dim=-1), rtol=1e-5, atol=1e-9)
+        near(rise, 2 * (step * mean).sum(dim=-1), "differences of Γ", rtol=1e-5, atol=1e-9)
 
 
 def check_conditional(units: Units, seed: int = 0) -> None:
@@ -156,14 +88,14 @@ def check_conditional(units: Units, seed: int = 0) -> None:
             found, truth = u.conditional(f), laws(u, f)
             for k, value in found.items():
                 mean = expected(u, truth, lambda s, k=k: u.statistics(s)[k])
-                torch.testing.assert_close(value, mean, **_CLOSE, msg=lambda m, k=k: f"{k}: {m}")
+                near(value, mean, f"E[{k}]")
         for p in named.values():
             p.requires_grad_()
         slopes = torch.autograd.grad(u.log_partition(f).sum(), list(named.values()))
         for (k, p), slope in zip(named.items(), slopes, strict=True):
             # A parameter log_x stands for x, and ∂Γ/∂log x = x ∂Γ/∂x.
             value = found[k] * p.detach().exp() if unit.is_log(k) else found[k]
-            torch.testing.assert_close(value, slope, **_CLOSE, msg=lambda m, k=k: f"{k}: {m}")
+            near(value, slope, f"E[{k}] against autograd of Γ")
 
 
 def check_entropy(units: Units, seed: int = 0) -> None:
@@ -172,7 +104,7 @@ def check_entropy(units: Units, seed: int = 0) -> None:
     with torch.no_grad():
         found = unit.entropy(u, batch)
         truth = [sum(law.entropy for law in laws(u, f)) for f in batch]
-    torch.testing.assert_close(found, torch.tensor(truth).double(), rtol=1e-7, atol=1e-7)
+    near(found, torch.tensor(truth).double(), "entropy")
 
 
 def check_samples(units: Units, seed: int = 0) -> None:
@@ -280,9 +212,7 @@ def check_fit(units: Units, seed: int = 0) -> None:
         found = fitted.conditional(torch.zeros_like(field))
     for k, target in mean.items():
         slack = wide if unit.is_log(k) else 0.0
-        torch.testing.assert_close(
-            found[k], target, rtol=1e-6, atol=1e-6 + slack, msg=lambda m, k=k: f"{k}: {m}"
-        )
+        near(found[k], target, f"fitted E[{k}]", rtol=1e-6, atol=1e-6 + slack)
     constant = u.domain.noise(1, Generator().manual_seed(seed)).double()
     with torch.no_grad():
         rows = 1000
@@ -290,10 +220,10 @@ def check_fit(units: Units, seed: int = 0) -> None:
         natural = u.domain.natural(once, rows)
         assert all(bool(torch.isfinite(t).all()) for t in natural.values()), "a fit is not finite"
         fit_units(fitted, once, rows)
-        near = unit.mean(fitted, torch.zeros_like(field))
+        close = unit.mean(fitted, torch.zeros_like(field))
     spans = [1.0 if b is None else float(b.max() - b.min()) for b in u.domain.blocks()]
     tolerance = max(spans) / rows + max(widths)
-    torch.testing.assert_close(near, constant[0], rtol=0.0, atol=tolerance)
+    near(close, constant[0], "mean fitted to a constant", rtol=0.0, atol=tolerance)
 
 
 def check_spec(units: Units, seed: int = 0) -> None:
@@ -304,7 +234,7 @@ def check_spec(units: Units, seed: int = 0) -> None:
     u = perturbed(units, seed=seed)
     rebuilt.load_state_dict(u.state_dict())
     f = _fields(units, seed)
-    torch.testing.assert_close(rebuilt.log_partition(f), u.log_partition(f))
+    near(rebuilt.log_partition(f), u.log_partition(f), "Γ of the rebuilt layer")
     learned = [p.requires_grad for p in rebuilt.parameters()]
     assert learned == [p.requires_grad for p in units.parameters()], "what is learned changes"
 
@@ -318,11 +248,13 @@ def check_precision(units: Units, seed: int = 0) -> None:
             x = f.to(dtype)
             s = u.sample(x, Generator().manual_seed(seed))
             out = [u.log_partition(x), s, *u.conditional(x).values(), *u.statistics(s).values()]
-            assert all(t.dtype == dtype for t in out), f"a result of {dtype} input has another dtype"
+            assert all(t.dtype == dtype for t in out), (
+                f"a result of {dtype} input has another dtype"
+            )
         a, b = narrow.log_partition(f.float()).double(), wide.log_partition(f)
-        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+        near(a, b, "Γ in float32", rtol=1e-5, atol=1e-5)
         a, b = unit.mean(narrow, f.float()).double(), unit.mean(wide, f)
-        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+        near(a, b, "mean in float32", rtol=1e-5, atol=1e-5)
 
 
 def check_extremes(units: Units, seed: int = 0) -> None:
@@ -334,7 +266,11 @@ def check_extremes(units: Units, seed: int = 0) -> None:
         f[2, ::2] *= -1
         with torch.no_grad():
             s = u.sample(f, Generator().manual_seed(seed))
-            out = {"Γ": u.log_partition(f), "entropy": unit.entropy(u, f), "energy": unit.energy(u, s)}
+            out = {
+                "Γ": u.log_partition(f),
+                "entropy": unit.entropy(u, f),
+                "energy": unit.energy(u, s),
+            }
             for k, t in (out | u.conditional(f)).items():
                 assert bool(torch.isfinite(t).all()), f"{k} is not finite at fields of 1e4"
         unit.check(u, s, "samples at fields of 1e4")

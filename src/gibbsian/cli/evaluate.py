@@ -1,0 +1,117 @@
+"""gibbsian evaluate: likelihood between two bounds, chain checks, and a verdict."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+
+from gibbsian.assessment import assess
+from gibbsian.cli import options as opt
+from gibbsian.report_page import Verdict
+
+NAME = "evaluate"
+EXAMPLES = """Examples:
+
+gibbsian evaluate runs/digits
+
+gibbsian evaluate runs/digits --temperatures 20000 --chains 200 --json"""
+
+Chains = Annotated[int, typer.Option(help="Chains of each kind.", min=2)]
+Temperatures = Annotated[int, typer.Option(help="Temperatures of AIS.", min=1)]
+MixingSteps = Annotated[int, typer.Option(help="Gibbs steps of the compared chains.", min=8)]
+Rows = Annotated[int, typer.Option(help="Most rows of each split.", min=1)]
+
+
+def command(
+    path: opt.RunPath,
+    chains: Chains = 100,
+    temperatures: Temperatures = 10_000,
+    mixing_steps: MixingSteps = 1_000,
+    rows: Rows = 10_000,
+    checkpoint: opt.CheckpointName = "latest",
+    seed: opt.Seed = 0,
+    device: opt.Device = "cpu",
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+) -> None:
+    """Evaluate a run: both likelihood bounds, chain checks, pseudo-likelihood, reconstruction."""
+    trained = opt.open_run(path, checkpoint, device)
+    with progress_bar(not quiet and sys.stderr.isatty()) as progress:
+        found, verdict = assess(
+            trained, chains=chains, temperatures=temperatures, mixing_steps=mixing_steps,
+            rows=rows, seed=seed, progress=progress,
+        )  # fmt: skip
+    if as_json:
+        words = {"status": verdict.status, "headline": verdict.headline}
+        typer.echo(json.dumps(found.as_dict() | {"verdict": words}))
+        return
+    _table(found.as_dict())
+    tell(verdict)
+
+
+def tell(verdict: Verdict) -> None:
+    """Print a verdict as text."""
+    marks = {True: "+", False: "-", None: "?"}
+    typer.echo(f"\n{verdict.headline}")
+    for finding in verdict.findings:
+        typer.echo(f"  {marks[finding.ok]} {finding.text}")
+    for advice in verdict.advice:
+        typer.echo(f"  try: {advice}")
+
+
+@contextmanager
+def progress_bar(shown: bool) -> Iterator[Callable[[str, float], None] | None]:
+    """Give a callback for stages and fractions done, drawn on standard error."""
+    if not shown:
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        tasks: dict[str, Any] = {}
+
+        def tell_stage(stage: str, done: float) -> None:
+            if stage not in tasks:
+                tasks[stage] = bar.add_task(stage, total=1.0)
+            bar.update(tasks[stage], completed=done)
+
+        yield tell_stage
+
+
+def _table(found: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    splits = [k for k in ("train", "validation", "test") if k in found]
+    table = Table(title="nats per row, unless said otherwise")
+    table.add_column("")
+    for name in splits:
+        table.add_column(name, justify="right")
+    lines = {
+        "log-likelihood, exact": ("log_likelihood", "exact"),
+        "log-likelihood, AIS (optimistic)": ("log_likelihood", "ais"),
+        "log-likelihood, reverse AIS (pessimistic)": ("log_likelihood", "reverse_ais"),
+        "gap between the two": ("log_likelihood", "gap"),
+        "effective chains of AIS": ("log_likelihood", "ess"),
+        "pseudo-likelihood": ("pseudo_likelihood",),
+        "cross-entropy of reconstruction": ("reconstruction_cross_entropy",),
+        "squared error of reconstruction, per column": ("reconstruction_error",),
+    }
+    for label, keys in lines.items():
+        values = [_value(found[name], keys) for name in splits]
+        if any(v is not None for v in values):
+            table.add_row(label, *("" if v is None else f"{v:.4g}" for v in values))
+    Console(width=100).print(table)
+    units = found[splits[0]]["log_likelihood"]
+    if units and units.get("units"):
+        typer.echo(f"Likelihoods are {units['units']}.")
+
+
+def _value(table: Any, keys: tuple[str, ...]) -> float | None:
+    for key in keys:
+        table = table.get(key) if isinstance(table, dict) else None
+    return table

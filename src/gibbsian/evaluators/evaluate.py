@@ -1,0 +1,226 @@
+"""All evaluators in one call: numbers for each split, and sentences that say what to believe."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from gibbsian.errors import DataError
+from gibbsian.evaluators.blocks import check_states
+from gibbsian.evaluators.chains import RECORDED, Trace, run_chains
+from gibbsian.evaluators.free_energy import check_rows, free_energy_gap
+from gibbsian.evaluators.likelihood import LogLikelihood, Partition, log_likelihood, partition
+from gibbsian.evaluators.mixing import Mixing, check_mixing
+from gibbsian.evaluators.pseudo_likelihood import pseudo_likelihood
+from gibbsian.evaluators.reconstruction import Reconstruction, reconstruction
+from gibbsian.machine import BoltzmannMachine
+from gibbsian.path import data_statistics
+from gibbsian.path import reference as fit_reference
+from gibbsian.samplers.base import as_generator
+
+_CHUNK = 4096
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class SplitEvaluation:
+    """The numbers of one split; those a deep machine cannot have yet are None.
+
+    Attributes
+    ----------
+    rows : int
+    log_likelihood : LogLikelihood or None
+    pseudo_likelihood : float or None
+        Mean of Σ_b log p(v_b | v_−b) in nats per row, over `pseudo_rows` of the rows.
+    pseudo_error : float or None
+        Its standard error over rows.
+    pseudo_rows : int
+    reconstruction : Reconstruction
+    """
+
+    rows: int
+    log_likelihood: LogLikelihood | None
+    pseudo_likelihood: float | None
+    pseudo_error: float | None
+    pseudo_rows: int
+    reconstruction: Reconstruction
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return {
+            "rows": self.rows,
+            "log_likelihood": self.log_likelihood.as_dict() if self.log_likelihood else None,
+            "pseudo_likelihood": self.pseudo_likelihood,
+            "pseudo_likelihood_standard_error": self.pseudo_error,
+            "pseudo_likelihood_rows": self.pseudo_rows,
+            "reconstruction_error": self.reconstruction.squared_error,
+            "reconstruction_error_sum": self.reconstruction.squared_error_sum,
+            "reconstruction_cross_entropy": self.reconstruction.cross_entropy,
+        }
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `evaluate` found.
+
+    Attributes
+    ----------
+    splits : mapping of str to SplitEvaluation
+    partition : Partition
+        log Z: exact where small, and its two bounds.
+    mixing : Mixing
+    traces : mapping of str to Trace
+        Energies and recorded visible states of noise- and of data-started chains, for pictures.
+    free_energy_gap : float or None
+        Validation minus train (test, where there are no validation rows), nats per row.
+    words : tuple of str
+        What to believe, in plain sentences.
+    """
+
+    splits: Mapping[str, SplitEvaluation]
+    partition: Partition
+    mixing: Mixing
+    traces: Mapping[str, Trace]
+    free_energy_gap: float | None
+    words: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON: each split under its name, then what belongs to all."""
+        return {k: s.as_dict() for k, s in self.splits.items()} | {
+            "log_z": self.partition.as_dict(),
+            "mixing": self.mixing.as_dict(),
+            "free_energy_gap": self.free_energy_gap,
+            "words": list(self.words),
+        }
+
+
+def evaluate(
+    machine: BoltzmannMachine,
+    rows: Mapping[str, Tensor] | Tensor,
+    *,
+    chains: int = 100,
+    temperatures: int = 10_000,
+    mixing_steps: int = 1_000,
+    limit_bits: float = 20,
+    pseudo_rows: int = 1_000,
+    reference: BoltzmannMachine | None = None,
+    dequantisation: str | None = None,
+    generator: Generator | int | None = None,
+    progress: Callable[[str, float], None] | None = None,
+) -> Evaluation:
+    """Evaluate a machine: likelihood between two bounds, chain checks, and cheaper figures.
+
+    Parameters
+    ----------
+    machine : BoltzmannMachine
+    rows : mapping of "train", "validation" and "test" to tensors (rows, visible), or one tensor
+        States of the visible units. A tensor alone counts as "test". The reference machine is fitted
+        to "train", and chains from data start there (or at the first split there is).
+    chains, temperatures : int
+        Of AIS and of reverse AIS; see `gibbsian.evaluators.partition`.
+    mixing_steps : int
+        Gibbs steps of the noise- and of the data-started chains whose energies are compared, and
+        whose last states start reverse AIS.
+    limit_bits : float
+        log Z is also exact where one side of the machine has at most 2**limit_bits states.
+    pseudo_rows : int
+        Most rows of each split, drawn at random, for the pseudo-likelihood.
+    reference : BoltzmannMachine, optional
+        The reference machine, in place of one fitted here.
+    dequantisation : str, optional
+        The noise that was added to real-valued columns, in words.
+    generator : torch.Generator or int
+        Source of randomness, or a seed.
+    progress : callable, optional
+        Called with the name of the stage and the fraction of it that is done.
+
+    Raises
+    ------
+    DataError
+        If there are no rows, or they are not states of the visible units.
+    GibbsianError
+        If a setting is impossible, or the machine has no finite log Z.
+    """
+    splits = _splits(machine, rows)
+    generator = as_generator(generator, machine)
+    first = next(iter(splits.values()))
+    base = reference
+    if base is None:
+        stats = data_statistics(machine.layers[0], first.split(_CHUNK))
+        base = fit_reference(machine, stats)
+    traces = run_chains(
+        machine, chains, mixing_steps, data=first, record=RECORDED, generator=generator,
+        progress=progress,
+    )  # fmt: skip
+    z = partition(
+        machine, first, reference=base, chains=chains, temperatures=temperatures,
+        starts={k: t.state.layers for k, t in traces.items()}, equilibrate=mixing_steps,
+        limit_bits=limit_bits, generator=generator, progress=progress,
+    )  # fmt: skip
+    found = {
+        k: _split(machine, x, z, pseudo_rows, dequantisation, generator) for k, x in splits.items()
+    }
+    mixing = check_mixing(traces)
+    words = tuple(_words(machine, z, mixing))
+    return Evaluation(found, z, mixing, traces, _gap(machine, splits), words)
+
+
+def _splits(machine: BoltzmannMachine, rows: Mapping[str, Tensor] | Tensor) -> dict[str, Tensor]:
+    """Put the splits into their order, as rows of the machine's dtype, checked."""
+    given = {"test": rows} if isinstance(rows, Tensor) else dict(rows)
+    unknown = set(given) - set(SPLITS)
+    if unknown:
+        raise DataError(f"Splits are called {', '.join(SPLITS)}, not {sorted(unknown)[0]!r}.")
+    like = next(machine.parameters())
+    found = {k: given[k].to(like) for k in SPLITS if k in given and given[k] is not None}
+    if not found:
+        raise DataError(
+            "An evaluation needs rows of at least one split: train, validation or test."
+        )
+    for k, x in found.items():
+        check_rows(machine, x, f"The {k} rows")
+        check_states(machine.layers[0], x, f"Likelihoods of the {k} rows")
+    return found
+
+
+def _split(
+    machine: BoltzmannMachine,
+    x: Tensor,
+    z: Partition,
+    pseudo_rows: int,
+    dequantisation: str | None,
+    generator: Generator,
+) -> SplitEvaluation:
+    errors = reconstruction(machine, x)
+    if len(machine.layers) != 2:
+        return SplitEvaluation(len(x), None, None, None, 0, errors)
+    likelihood = log_likelihood(machine, x, z, dequantisation)
+    order = torch.randperm(len(x), generator=generator, device=generator.device)
+    pseudo = pseudo_likelihood(machine, x[order[: max(pseudo_rows, 1)].to(x.device)])
+    n = len(pseudo)
+    error = float(pseudo.std() / n**0.5) if n > 1 else None
+    return SplitEvaluation(len(x), likelihood, float(pseudo.mean()), error, n, errors)
+
+
+def _gap(machine: BoltzmannMachine, splits: Mapping[str, Tensor]) -> float | None:
+    held_out = splits.get("validation", splits.get("test"))
+    if len(machine.layers) != 2 or held_out is None or "train" not in splits:
+        return None
+    return free_energy_gap(machine, splits["train"], held_out)
+
+
+def _words(machine: BoltzmannMachine, z: Partition, mixing: Mixing) -> list[str]:
+    words = [*z.words(), *mixing.words()]
+    if z.exact is None and z.converged and not mixing.mixed:
+        words.append(
+            "Reverse AIS started from chains that are not certified as mixed, so the likelihood may "
+            "be lower than its bounds say: a mode that no chain has visited is missing from both."
+        )
+    if len(machine.layers) != 2:
+        words.append(
+            f"The likelihood of rows is left out: under {len(machine.layers) - 1} hidden layers it "
+            "needs a variational bound, which this version does not have."
+        )
+    return words

@@ -1,0 +1,162 @@
+"""An evaluation in words: what holds, what fails, and what to try."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from gibbsian.evaluators import Evaluation
+from gibbsian.evaluators.likelihood import LARGEST_GAP
+from gibbsian.report_page import Finding, Verdict
+
+# Samples whose mean free energy lies further from that of held-out rows, in standard deviations of
+# the held-out rows' free energy, are not from the data's distribution.
+_FAR = 0.5
+_OVERFIT = 0.1
+_STILL_LEARNING = 0.02
+
+
+def judge(
+    found: Evaluation, held_out: Tensor | None, history: Sequence[dict[str, Any]] = ()
+) -> Verdict:
+    """Turn numbers into a verdict.
+
+    Parameters
+    ----------
+    found : Evaluation
+    held_out : Tensor (rows,), optional
+        Free energies of held-out rows, against which those of the chains are set.
+    history : sequence of dict
+        Records of metrics during training.
+
+    Returns
+    -------
+    Verdict
+        ``good`` if the likelihood is known, the chains mixed and their samples fit held-out rows;
+        ``bad`` if chains from noise and from data disagree or samples do not fit; else ``doubtful``.
+    """
+    findings: list[Finding] = []
+    advice: list[str] = []
+    likelihood = _likelihood(found, findings, advice)
+    mixed = _mixing(found, findings, advice)
+    fits = _fit(found, held_out, findings, advice)
+    _training(found, held_out, history, findings, advice)
+    if mixed is False or fits is False:
+        status = "bad"
+    elif mixed and fits is not False and likelihood:
+        status = "good"
+    else:
+        status = "doubtful"
+    headline = {
+        "good": "Chains started at noise forget it and give samples of the trained machine, and its "
+        "likelihood is known between two bounds.",
+        "doubtful": "Nothing contradicts this machine, but not everything could be confirmed.",
+        "bad": "Samples from noise cannot be trusted yet.",
+    }[status]
+    return Verdict(status, headline, findings, advice)  # type: ignore[arg-type]
+
+
+def _likelihood(found: Evaluation, findings: list[Finding], advice: list[str]) -> bool:
+    z = found.partition
+    for sentence in z.words():
+        findings.append(Finding(z.converged, sentence))
+    if not z.converged:
+        advice.append(
+            "Evaluate with more temperatures (--temperatures) and more mixing steps (--mixing-steps) "
+            f"until AIS and reverse AIS agree within {LARGEST_GAP} nat."
+        )
+    return z.converged
+
+
+def _mixing(found: Evaluation, findings: list[Finding], advice: list[str]) -> bool | None:
+    """True: mixed. False: contradicted. None: too little was run to tell."""
+    mixing = found.mixing
+    different = mixing.comparison is not None and mixing.comparison.verdict == "different"
+    outcome = True if mixing.mixed else False if different else None
+    findings.extend(Finding(outcome, sentence) for sentence in mixing.words())
+    if outcome is False:
+        advice.append(
+            "Train with PCD, more steps an update (--steps 5) and a rate that falls to zero; CD leaves "
+            "regions of high probability that no chain from data visits."
+        )
+    if outcome is None:
+        advice.append("Run more mixing steps (--mixing-steps) before judging the chains.")
+    return outcome
+
+
+def _fit(
+    found: Evaluation, held_out: Tensor | None, findings: list[Finding], advice: list[str]
+) -> bool | None:
+    """Set the mean free energy of the noise-started chains' end against that of held-out rows."""
+    if held_out is None or "noise" not in found.traces or len(held_out) < 2:
+        return None
+    energies = found.traces["noise"].after(0.5)
+    spread = float(held_out.std())
+    difference = float(energies.mean() - held_out.mean()) / max(spread, 1e-12)
+    if not math.isfinite(difference):
+        return None
+    good = abs(difference) < _FAR
+    findings.append(
+        Finding(
+            good,
+            f"The mean free energy of samples from noise lies {difference:+.2f} standard deviations "
+            f"from that of held-out rows ({'within' if good else 'beyond'} ±{_FAR}).",
+        )
+    )
+    if not good:
+        advice.append(
+            "The machine puts its probability elsewhere than the data do: train longer, lower the "
+            "learning rate, or use more persistent chains."
+        )
+    return good
+
+
+def _training(
+    found: Evaluation,
+    held_out: Tensor | None,
+    history: Sequence[dict[str, Any]],
+    findings: list[Finding],
+    advice: list[str],
+) -> None:
+    """Say whether the machine overfits, and whether it was still learning when it stopped."""
+    gap = found.free_energy_gap
+    if gap is not None and held_out is not None and len(held_out) > 1:
+        share = gap / max(float(held_out.std()), 1e-12)
+        overfit = share > _OVERFIT
+        findings.append(
+            Finding(
+                not overfit,
+                f"Held-out rows lie {gap:+.2f} nats of free energy from training rows, "
+                f"{'a sign of overfitting' if overfit else 'no sign of overfitting'}.",
+            )
+        )
+        if overfit:
+            advice.append(
+                "Against overfitting: fewer updates, fewer hidden units, or an L2 penalty."
+            )
+    curve = _curve(history)
+    if len(curve) >= 10:
+        late = curve[-max(1, len(curve) // 10) :]
+        early = curve[len(curve) // 2 : len(curve) // 2 + len(late)]
+        gain = (_mean(late) - _mean(early)) / max(abs(_mean(early)), 1e-12)
+        learning = gain > _STILL_LEARNING
+        findings.append(
+            Finding(
+                None if learning else True,
+                "The pseudo-likelihood was "
+                f"{'still rising' if learning else 'level'} over the second half of training "
+                f"({100 * gain:+.1f} %).",
+            )
+        )
+        if learning:
+            advice.append("The fit was still improving: train longer (--updates).")
+
+
+def _curve(history: Sequence[dict[str, Any]]) -> list[float]:
+    values = [r.get("pseudo_likelihood") for r in history]
+    return [v.get("validation", v.get("train")) for v in values if isinstance(v, dict)]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

@@ -1,0 +1,50 @@
+"""Machines with unbounded units on both sides stay normalisable."""
+
+import torch
+
+import gibbsian as gb
+from gibbsian.proper import MARGIN, Keeper
+
+
+def machine(scale: float) -> gb.BoltzmannMachine:
+    made = gb.layered(gb.Gaussian(6, precision=4.0), gb.Gaussian(5, precision=0.5))
+    weight = made.joints[0].weight
+    torch.nn.init.normal_(weight, std=scale, generator=torch.Generator().manual_seed(0))
+    return made
+
+
+def test_norm_is_tracked_and_kept_below_the_margin() -> None:
+    wild = machine(2.0)
+    assert not wild.is_proper()
+    keeper = Keeper(wild)
+    assert keeper.keep()
+    assert wild.is_proper()
+    assert abs(wild.coupling_norm() - MARGIN) < 0.02
+    direction = wild.joints[0].weight / machine(2.0).joints[0].weight
+    assert float(direction.std()) < 1e-6
+
+
+def test_a_proper_machine_is_left_alone() -> None:
+    calm = machine(0.01)
+    before = calm.joints[0].weight.detach().clone()
+    assert not Keeper(calm).keep()
+    assert torch.equal(calm.joints[0].weight, before)
+
+
+def test_bounded_pairs_are_not_watched() -> None:
+    assert not Keeper(gb.gaussian_rbm(4, 3)).needed
+    assert Keeper(gb.relu_rbm(4, 3)).needed
+    assert not Keeper(gb.hopfield(4, 3)).needed
+    mixed = gb.layered(gb.Mixed([gb.Bernoulli(3), gb.Gaussian(2)]), gb.Gaussian(2))
+    assert Keeper(mixed).needed
+
+
+def test_training_pushes_against_the_border_and_stays_inside() -> None:
+    rows = torch.randn(400, 1, generator=torch.Generator().manual_seed(0)) * torch.ones(1, 6)
+    result = gb.train(
+        gb.layered(gb.Gaussian(6), gb.Gaussian(3)), gb.data.load(rows, transform="identity"),
+        gb.PCD(chains=50), updates=1500, lr=0.02, progress=False,
+    )  # fmt: skip
+    assert result.machine.coupling_norm() < 1
+    assert result.last.coupling_norm() < 1
+    assert result.last.coupling_norm() > 0.5

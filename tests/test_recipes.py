@@ -1,0 +1,51 @@
+"""Recipes choose units that fit the data's columns."""
+
+import numpy as np
+import pytest
+
+import gibbsian as gb
+from gibbsian import recipes
+
+
+def test_tables_of_mixed_columns_get_mixed_units(tmp_path) -> None:
+    rng = np.random.default_rng(0)
+    lines = ["age,smokes,colour,height"]
+    for _ in range(60):
+        colour = ("red", "green", "blue")[rng.integers(3)]
+        lines.append(f"{rng.normal():.4f},{rng.integers(2)},{colour},{rng.normal():.4f}")
+    path = tmp_path / "table.csv"
+    path.write_text("\n".join(lines))
+    recipe = recipes.find("rbm")
+    data = recipes.load_data(recipe, path)
+    machine = recipes.build("rbm", data, 4)
+    kinds = [m["kind"] for m in machine.layers[0].config["members"]]
+    assert sorted(kinds) == ["Bernoulli", "Gaussian", "Gaussian", "Softmax"]
+    result = gb.train(machine, data, updates=30, batch_size=10, progress=False)
+    samples = gb.sample(result.machine, 5, 20).samples
+    result.machine.check(samples)
+
+
+def test_neighbouring_one_hot_blocks_of_one_width_become_one_softmax_layer() -> None:
+    units = recipes.visible_units([("onehot", 3), ("onehot", 3), ("onehot", 2)])
+    assert [m.config for m in units.members] == [
+        {"groups": 2, "categories": 3},
+        {"groups": 1, "categories": 2},
+    ]
+
+
+@pytest.mark.parametrize("model", list(recipes.RECIPES))
+def test_every_model_meets_digits(model: str) -> None:
+    recipe = recipes.find(model)
+    data = recipes.load_data(recipe, "digits", limit=200)
+    machine = recipes.build(model, data, 5)
+    machine.check(data.train.tensor())
+    options = dict(recipe.settings) | {"updates": 20, "batch_size": 20, "progress": False}
+    assert gb.train(machine, data, gb.PCD(**recipe.method), **options).step == 20
+
+
+def test_columns_that_a_model_does_not_take_are_refused() -> None:
+    data = gb.data.load("digits", transform="standardise-global")
+    with pytest.raises(gb.DataError, match="real"):
+        recipes.build("hopfield", data, 5)
+    with pytest.raises(gb.GibbsianError, match="no model"):
+        recipes.find("rmb")
