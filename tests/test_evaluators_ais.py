@@ -6,7 +6,7 @@ import torch
 from evaluator_machines import MACHINES, exact_samples, rows, truth, wide_rbm
 
 from gibbsian.errors import GibbsianError
-from gibbsian.evaluators import ais, estimate, log_z, partition, reverse_ais, states
+from gibbsian.evaluators import Partition, ais, estimate, log_z, partition, reverse_ais, states
 from gibbsian.evaluators.annealing import Annealing
 from gibbsian.evaluators.schedule import adapted, linear, piecewise
 from gibbsian.models import gaussian_rbm, rbm
@@ -14,7 +14,7 @@ from gibbsian.path import BaseRatePath, reference
 from gibbsian.units import Gaussian
 
 SIGMAS = 4.5
-SMALL = 0.05
+SMALL = 0.08
 
 
 def base(name):
@@ -26,21 +26,21 @@ def base(name):
 
 @pytest.mark.parametrize("name", MACHINES)
 def test_ais_finds_log_z(name):
-    found = ais(MACHINES[name], base(name), chains=300, temperatures=150, generator=1)
+    found = ais(MACHINES[name], base(name), chains=200, temperatures=80, generator=1)
     assert found.standard_error < SMALL
     assert abs(found.log_z - truth(name).log_z) < SIGMAS * found.standard_error
-    assert found.chains == 300 == len(found.log_weights)
-    assert 150 < found.ess <= 300
+    assert found.chains == 200 == len(found.log_weights)
+    assert 100 < found.ess <= 200
     assert found.low < found.log_z < found.high
 
 
 @pytest.mark.parametrize("name", MACHINES)
 def test_reverse_ais_finds_log_z_from_exact_samples(name):
-    start = exact_samples(name, 300, seed=4)
-    found = reverse_ais(MACHINES[name], base(name), start, temperatures=150, generator=2)
+    start = exact_samples(name, 200, seed=4)
+    found = reverse_ais(MACHINES[name], base(name), start, temperatures=80, generator=2)
     assert found.standard_error < SMALL
     assert abs(found.log_z - truth(name).log_z) < SIGMAS * found.standard_error
-    assert found.direction == "reverse" and found.ess > 150
+    assert found.direction == "reverse" and found.ess > 100
 
 
 def test_the_wide_machine_is_found_from_both_sides():
@@ -52,10 +52,10 @@ def test_the_wide_machine_is_found_from_both_sides():
     g = torch.Generator().manual_seed(5)
     x = v[torch.multinomial(p, 400, replacement=True, generator=g)]
     for found in (
-        ais(machine, start, 400, 1000, generator=g),
-        reverse_ais(machine, start, x, 1000, generator=g),
+        ais(machine, start, 400, 400, generator=g),
+        reverse_ais(machine, start, x, 400, generator=g),
     ):
-        assert found.standard_error < 0.02
+        assert found.standard_error < 0.04
         assert abs(found.log_z - exact) < SIGMAS * found.standard_error
 
 
@@ -65,7 +65,7 @@ def test_another_machine_is_told_apart():
     other = copy.deepcopy(machine)
     with torch.no_grad():
         other.joints[0].weight.mul_(1.05)
-    found = ais(other, reference(other, rows(other, 50)), 400, 1000, generator=1)
+    found = ais(other, reference(other, rows(other, 50)), 400, 400, generator=1)
     assert abs(found.log_z - log_z(machine)) > 20 * found.standard_error
 
 
@@ -155,9 +155,7 @@ def test_a_temperature_costs_two_products(monkeypatch):
     c = type(machine.joints[0])
     for name in ("up", "down"):
         plain = getattr(c, name)
-        monkeypatch.setattr(
-            c, name, lambda *a, plain=plain, **k: calls.append(1) or plain(*a, **k)
-        )
+        monkeypatch.setattr(c, name, lambda *a, plain=plain, **k: calls.append(1) or plain(*a, **k))
     ais(machine, base("bernoulli-bernoulli"), 5, linear(100), generator=0)
     assert len(calls) == 2 * 99 + 1
     calls.clear()
@@ -273,3 +271,18 @@ def test_a_hard_machine_is_called_not_converged():
                       limit_bits=10, generator=1)  # fmt: skip
     assert found.exact is None and not found.converged
     assert all(w.startswith("Not converged") for w in found.words())
+
+
+def test_crossed_bounds_are_called_by_their_cause():
+    """Far on the wrong side the starts are to blame; within the errors, too few chains."""
+    g = torch.Generator().manual_seed(0)
+    narrow, broad = (s * torch.randn(100, generator=g).double() for s in (0.1, 1.0))
+    lower = estimate(narrow, "forward", 9)
+    sure = Partition(None, lower, {"data": estimate(2 + narrow, "reverse", 9)})
+    assert not sure.converged and "not at equilibrium" in sure.words()[0]
+    lower = estimate(3 * broad, "forward", 9)
+    upper = estimate(0.55 - lower.log_z + 0 * narrow, "reverse", 9)
+    unsure = Partition(None, lower, {"noise": upper})
+    assert unsure.gaps["noise"] < -0.5
+    assert not unsure.converged and "crossed" in unsure.words()[0]
+    assert any("effective chains" in w for w in unsure.words())

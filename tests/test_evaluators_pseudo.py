@@ -1,4 +1,5 @@
 import math
+import sys
 
 import pytest
 import torch
@@ -141,9 +142,11 @@ def test_chunks_do_not_matter(monkeypatch):
         machine = MACHINES[name]
         x = rows(machine, 9)
         whole = pseudo_likelihood(machine, x)
-        monkeypatch.setattr("gibbsian.evaluators.pseudo_likelihood._CHUNK_ELEMENTS", 8)
-        monkeypatch.setattr("gibbsian.evaluators.pseudo_likelihood._SLAB", 2)
-        monkeypatch.setattr("gibbsian.evaluators.quadrature._CHUNK_ELEMENTS", 30)
+        monkeypatch.setattr(
+            sys.modules["gibbsian.evaluators.pseudo_likelihood"], "_CHUNK_ELEMENTS", 8
+        )
+        monkeypatch.setattr(sys.modules["gibbsian.evaluators.pseudo_likelihood"], "_SLAB", 2)
+        monkeypatch.setattr(sys.modules["gibbsian.evaluators.quadrature"], "_CHUNK_ELEMENTS", 30)
         torch.testing.assert_close(pseudo_likelihood(machine, x), whole, rtol=0, atol=1e-5)
         monkeypatch.undo()
 

@@ -1,3 +1,5 @@
+import sys
+
 import pytest
 import torch
 from evaluator_machines import MACHINES, rows
@@ -46,7 +48,7 @@ def test_any_units_and_any_chunk(name, monkeypatch):
     x = rows(machine, 11)
     whole = reconstruction(machine, x)
     assert whole.squared_error_sum == pytest.approx(whole.squared_error * machine.sizes[0])
-    monkeypatch.setattr("gibbsian.evaluators.reconstruction._CHUNK_ELEMENTS", 20)
+    monkeypatch.setattr(sys.modules["gibbsian.evaluators.reconstruction"], "_CHUNK_ELEMENTS", 20)
     parts = reconstruction(machine, x)
     assert parts.squared_error == pytest.approx(whole.squared_error, rel=1e-5)
     assert parts.cross_entropy == pytest.approx(whole.cross_entropy, rel=1e-5)

@@ -107,7 +107,7 @@ def test_quadrature_does_not_depend_on_its_nodes():
 
 
 def test_too_many_states_are_refused():
-    with pytest.raises(ValueError, match="too many"):
+    with pytest.raises(GibbsianError, match="too many"):
         testing.enumerate_states(models.rbm(20, 20))
 
 

@@ -16,7 +16,6 @@ from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, train_test_split
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator, parametrize_with_checks
 
 from gibbsian.errors import GibbsianWarning
@@ -212,9 +211,9 @@ def likelihood(rbm, X):
     ids=str,
 )
 def test_the_exact_likelihood_rises(bits, params):
-    start = BernoulliRBM(3, n_iter=0, random_state=0).set_params(learning_rate=0.5, **params)
+    params = {"learning_rate": 0.5, **params}
+    start = BernoulliRBM(3, n_iter=0, random_state=0, **params).fit(bits)
     rbm = clone(start).set_params(n_iter=30).fit(bits)
-    start.fit(bits)
     assert likelihood(rbm, bits) > likelihood(start, bits) + 0.5
     chains = params.get("n_chains", 10)
     assert not hasattr(rbm, "h_samples_") if "method" in params else len(rbm.h_samples_) == chains
@@ -236,7 +235,8 @@ def correlated(rows=300):
 
 def test_gaussian_samples_from_noise_look_like_the_data():
     X = correlated() * [100, 1, 0.01] + [1000, 0, -3]
-    rbm = GaussianRBM(8, learning_rate=0.05, n_iter=60, average=0.99, random_state=0).fit(X)
+    rbm = GaussianRBM(8, learning_rate=0.2, n_iter=40, schedule="linear", average=0.99,
+                      random_state=0).fit(X)  # fmt: skip
     drawn = rbm.sample(4000, n_steps=200)
     z = (drawn - X.mean(axis=0)) / X.std(axis=0)
     assert np.abs(z.mean(axis=0)).max() < 0.15
@@ -244,7 +244,7 @@ def test_gaussian_samples_from_noise_look_like_the_data():
     real, found = np.corrcoef(X.T)[0, 1], np.corrcoef(drawn.T)[0, 1]
     assert abs(found - real) < 0.15 < abs(real) - 0.15  # independent columns would not pass
     start = clone(rbm).set_params(n_iter=0).fit(X)
-    assert likelihood(rbm, X) > likelihood(start, X) + 0.3
+    assert likelihood(rbm, X) > likelihood(start, X) + 0.4
     assert np.isfinite(rbm.score_samples(X)).all()
 
 
@@ -372,30 +372,34 @@ def test_feature_names_and_grid_search(bits):
 def test_frames_go_in_and_come_out(bits):
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame(bits.astype(float), columns=[f"pixel{i}" for i in range(12)])
-    rbm = BernoulliRBM(3, n_iter=1, random_state=0).set_output(transform="pandas").fit(frame)
+    rbm = BernoulliRBM(3, n_iter=1, random_state=0).set_output(transform="pandas")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        rbm.set_params(verbose=1).fit(frame)
     assert list(rbm.feature_names_in_) == list(frame.columns)
     assert list(rbm.transform(frame).columns) == [f"bernoullirbm{i}" for i in range(3)]
 
 
 def test_verbose_prints_as_scikit_learn_does(bits, capsys):
-    BernoulliRBM(3, n_iter=2, verbose=1, random_state=0).fit(bits)
+    rbm = BernoulliRBM(3, n_iter=2, verbose=1, random_state=0).fit(bits)
     lines = capsys.readouterr().out.splitlines()
+    score = rbm.score_samples(bits).mean()
     assert [line.split(",")[0] for line in lines] == [
         "[BernoulliRBM] Iteration 1",
         "[BernoulliRBM] Iteration 2",
     ]
-    # Bits that agree with a common one in 4 of 5 cases cost some nats, and fewer than fair coins.
-    values = [float(line.split("pseudo-likelihood = ")[1].split(",")[0]) for line in lines]
-    assert all(-12 * np.log(2) < value < -3 for value in values)
+    assert f" pseudo-likelihood = {score:.2f}, time = " in lines[1]
+    quiet = clone(rbm).set_params(verbose=0).fit(bits)
+    np.testing.assert_array_equal(quiet.components_, rbm.components_)
+    assert capsys.readouterr().out == ""
     GaussianRBM(3, n_iter=1, verbose=1, random_state=0).fit(correlated(30))
     assert "reconstruction error = " in capsys.readouterr().out
 
 
 def test_values_outside_0_1_warn(bits):
     rbm = BernoulliRBM(3, n_iter=1, random_state=0)
-    with pytest.warns(GibbsianWarning, match="from -1 to 2") as caught:
+    with pytest.warns(GibbsianWarning, match="from -1 to 2"):
         rbm.fit(3.0 * bits - 1)
-    assert caught[0].filename == __file__
     with pytest.warns(GibbsianWarning, match="from 0 to 3"):
         rbm.partial_fit(sparse.csr_matrix(3.0 * bits))
     assert np.isfinite(rbm.components_).all()
@@ -409,13 +413,14 @@ def test_constant_columns_warn_under_gaussian_units():
     X = correlated(50)
     X[:, 2] = 7.1
     rbm = GaussianRBM(3, sigma0=0.1, random_state=0)
-    with pytest.warns(GibbsianWarning, match="1 columns are constant .the first is column 2"):
+    with pytest.warns(GibbsianWarning, match="1 of 3 columns .* column 2") as caught:
         rbm.fit(X)
+    assert len(caught) == 1
     assert rbm.precisions_[2] <= 100 * (1 + 1e-6)
     assert abs(rbm.sample(200, 20)[:, 2].mean() - 7.1) < 0.05
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        rbm.fit(correlated(50))
+        rbm.fit(correlated(50)).partial_fit(X)  # what is constant shows in the first rows
 
 
 @pytest.mark.parametrize(
@@ -447,26 +452,33 @@ def test_wrong_widths_are_refused(bits):
     for call in (rbm.transform, rbm.gibbs, rbm.free_energy, rbm.inverse_transform, rbm.partial_fit):
         with pytest.raises(ValueError, match="5"):
             call(np.zeros((2, 5)))
+    with pytest.raises(ValueError, match="'noise' or from rows"):
+        rbm.sample(2, 5, start="data")
     with pytest.raises(ValueError, match="0 to 1"):
         rbm.sample(2, 5, start=np.full((2, 12), 3.0))
     assert rbm.sample(start=np.zeros((4, 12)), n_steps=0).tolist() == np.zeros((4, 12)).tolist()
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_digits_features_are_as_good_as_those_of_scikit_learn():
+    # scikit-learn's example: digits and their copies moved by a pixel, RBM, logistic regression.
     X, y = load_digits(return_X_y=True)
-    X, X_test, y, y_test = train_test_split(X / 16, y, test_size=0.3, random_state=0)
+    X, y = np.pad(X[:400].reshape(-1, 8, 8) / 16, ((0, 0), (1, 1), (1, 1))), y[:400]
+    moves = [(1, 1), (0, 1), (2, 1), (1, 0), (1, 2)]
+    X = np.concatenate([X[:, i : i + 8, j : j + 8].reshape(-1, 64) for i, j in moves])
+    X, X_test, y, y_test = train_test_split(X, np.tile(y, 5), test_size=0.2, random_state=0)
 
-    def accuracy(rbm, seed):
-        rbm.set_params(n_components=100, learning_rate=0.06, random_state=seed)
-        classify = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=300))
-        return make_pipeline(rbm, classify).fit(X, y).score(X_test, y_test)
+    def accuracy(kind, seeds=(0, 1), **params):
+        found = []
+        for seed in seeds:
+            rbm = kind(100, learning_rate=0.06, random_state=seed, **params)
+            pipe = make_pipeline(rbm, LogisticRegression(C=100, max_iter=200, tol=1e-3))
+            found.append(pipe.fit(X, y).score(X_test, y_test))
+        return np.mean(found)
 
-    def mean(kind, **params):
-        return np.mean([accuracy(kind(**params), seed) for seed in range(2)])
-
-    ours = mean(BernoulliRBM)
-    assert ours > mean(neural_network.BernoulliRBM) - 0.01
-    assert ours > mean(BernoulliRBM, n_iter=1)  # features that are learned, and not just random
+    theirs = accuracy(neural_network.BernoulliRBM)
+    assert accuracy(BernoulliRBM) > theirs - 0.01
+    assert accuracy(BernoulliRBM, seeds=[0], n_iter=0) < theirs - 0.1  # random features do not do
 
 
 def test_importing_the_package_leaves_scikit_learn_out():

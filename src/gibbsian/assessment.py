@@ -10,6 +10,7 @@ from gibbsian.errors import GibbsianError
 from gibbsian.evaluators import Evaluation
 from gibbsian.evaluators import evaluate as evaluate_rows
 from gibbsian.evaluators.free_energy import free_energies
+from gibbsian.evaluators.moments import compare_moments
 from gibbsian.machine import BoltzmannMachine
 from gibbsian.report_page import Verdict
 from gibbsian.trained import Trained
@@ -79,8 +80,13 @@ def assess(
     """Evaluate a run and put the result into words; options as for `evaluate`."""
     found = evaluate(trained, rows=rows, seed=seed, **options)
     held = trained.data.test or trained.data.validation
-    energies = None
-    if held is not None and len(trained.machine.layers) == 2:
-        like = next(trained.machine.parameters())
-        energies = free_energies(trained.machine, held.tensor(limit=rows, generator=seed).to(like))
-    return found, judge(found, energies, trained.history)
+    energies, moments = None, None
+    if held is not None and len(held) >= 4:
+        machine = trained.machine
+        held_rows = held.tensor(limit=rows, generator=seed).to(next(machine.parameters()))
+        if len(machine.layers) == 2:
+            energies = free_energies(machine, held_rows)
+        visible = found.traces["noise"].visible
+        if visible and len(visible[max(visible)]) >= 4:
+            moments = compare_moments(visible[max(visible)], held_rows)
+    return found, judge(found, energies, trained.history, moments)

@@ -18,7 +18,7 @@ _ROWS = 4096
 
 
 def data_statistics(
-    units: Units, chunks: Iterable[Float[Tensor, "rows n"]]
+    units: Units, chunks: Iterable[Float[Tensor, "_ n"]]
 ) -> tuple[dict[str, Tensor], int]:
     """Return the mean of each sufficient statistic over the data, in float64, and the row count.
 

@@ -186,6 +186,7 @@ class _RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator, ABC
             center=bool(self.center),
             average=_number(self.average, "average"),
             optimizer=str(self.optimizer),
+            monitor_rows=1,
             l1=self.l1,
             l2=self.l2,
             **values,
@@ -198,7 +199,10 @@ class _RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator, ABC
         settings: Settings,
         hooks: Sequence[Callback] = (),
     ) -> Trainer:
-        trainer = Trainer(machine, data, self._method(), settings, callbacks=hooks)
+        with warnings.catch_warnings():
+            # What there is to say of the rows has been said, once.
+            warnings.simplefilter("ignore", GibbsianWarning)
+            trainer = Trainer(machine, data, self._method(), settings, callbacks=hooks)
         # Metrics are for records of runs, which an estimator has none of; and those of rates for
         # bits, which scikit-learn takes, are refused.
         trainer._rows.clear()
@@ -381,7 +385,7 @@ class _RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator, ABC
         n_steps : int
             Gibbs steps. Samples can be trusted only if the chains have mixed by then.
         start : "noise" or array-like of shape (n_samples, n_features)
-            ``noise`` carries no information of the data; or rows to start from.
+            ``noise`` carries no information of the data; or rows, each to start one chain from.
 
         Returns
         -------
@@ -391,6 +395,8 @@ class _RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator, ABC
         machine = self.machine_
         n, steps = _whole(n_samples, "n_samples"), _whole(n_steps, "n_steps", 0)
         generator = _generator(check_random_state(self.random_state))
+        if isinstance(start, str) and start != "noise":
+            raise TrainingError(f"Chains start from 'noise' or from rows, not from {start!r}.")
         if not isinstance(start, str):
             start = torch.tensor(check_array(start, dtype=_FLOATS))
             n = len(start)
@@ -434,8 +440,8 @@ class BernoulliRBM(_RBM):
     n_chains : int, optional
         Persistent chains; as many as `batch_size` unless given.
     center : bool
-        Whether the gradient is centred (Melchior, Fischer & Wiskott 2016): long runs reach higher
-        likelihoods with it.
+        Whether the gradient is centred (Melchior, Fischer & Wiskott 2016). Long runs reach higher
+        likelihoods with it; a few passes learn fewer directions, and poorer features.
     average : float
         Decay of the Polyak average of the parameters in [0, 1), such as 0.999; the fitted arrays
         are then the average. 0 shows the last iterate.
@@ -573,7 +579,7 @@ class GaussianRBM(_RBM):
     Warns
     -----
     GibbsianWarning
-        In `fit` and `partial_fit`, where columns are constant.
+        In `fit` and the first `partial_fit`, where columns are constant.
 
     Examples
     --------
@@ -625,15 +631,16 @@ class GaussianRBM(_RBM):
         X = X.toarray() if sparse.issparse(X) else X
         spread, mean = X.std(axis=0, dtype=np.float64), X.mean(axis=0, dtype=np.float64)
         constant = spread <= 10 * np.finfo(X.dtype).eps * np.abs(mean)
-        if constant.any():
-            warnings.warn(
-                f"{int(constant.sum())} columns are constant (the first is column "
-                f"{int(constant.argmax())}), and sigma0 alone bounds their precision; drop them.",
-                GibbsianWarning,
-                stacklevel=4,
-            )
-        if first or not hasattr(self, "_scale"):
+        if first:
             self._mean, self._scale = mean, np.where(constant, 1.0, spread)
+            if constant.any():
+                warnings.warn(
+                    f"{int(constant.sum())} of {len(constant)} columns are constant (the first is "
+                    f"column {int(constant.argmax())}), and sigma0 alone bounds their precision; drop "
+                    "them.",
+                    GibbsianWarning,
+                    stacklevel=4,
+                )
         return MemoryRows(torch.from_numpy(((X - self._mean) / self._scale).astype(np.float32)))
 
     def _change(self, machine: BoltzmannMachine, back: bool) -> None:
@@ -703,7 +710,10 @@ class _Report(Callback):
         if rest:
             return
         self.rbm._show(trainer.averaged, self.X.dtype)
-        said, now = self.rbm._quality(self.X), perf_counter()
+        with warnings.catch_warnings():
+            # The names of columns were left behind when `fit` checked the rows.
+            warnings.filterwarnings("ignore", "X does not have valid feature names")
+            said, now = self.rbm._quality(self.X), perf_counter()
         name = type(self.rbm).__name__
         print(f"[{name}] Iteration {iteration}, {said}, time = {now - self.begin:.2f}s")
         self.begin = now

@@ -256,8 +256,11 @@ class Trainer:
                 what = f"parameter {broken[0]}" if broken else f"gradient of {name}"
                 raise TrainingError(
                     f"The {what} stopped being finite at update {self.step + 1}; lower the learning "
-                    "rate or check the data, and resume from the last good checkpoint."
+                    f"rate or check the data{self._hint()}."
                 )
+
+    def _hint(self) -> str:
+        return "" if self.run is None else ", or go on from the last good checkpoint"
 
     def _measure(self) -> None:
         seed = (self.settings.seed << 32) + self.step
@@ -268,7 +271,7 @@ class Trainer:
                 if not math.isfinite(number):
                     raise TrainingError(
                         f"The metric {name} {split} stopped being finite at update {self.step}; lower "
-                        "the learning rate, and resume from the last good checkpoint."
+                        f"the learning rate{self._hint()}."
                     )
         record = {
             "step": self.step,
@@ -290,7 +293,7 @@ class Trainer:
             if not bool(torch.isfinite(p).all()):
                 raise TrainingError(
                     f"The parameter {name} stopped being finite by update {self.step}; lower the "
-                    "learning rate, and resume from the last good checkpoint."
+                    f"learning rate{self._hint()}."
                 )
         checkpoint.write(
             self.run.checkpoint_folder, self.step, self.state_dict(),

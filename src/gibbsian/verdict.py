@@ -8,17 +8,23 @@ from torch import Tensor
 
 from gibbsian.evaluators import Evaluation
 from gibbsian.evaluators.likelihood import LARGEST_GAP
+from gibbsian.evaluators.moments import Moments
 from gibbsian.report_page import Finding, Verdict
 
 # Samples whose mean free energy lies further from that of held-out rows, in standard deviations of
 # the held-out rows' free energy, are not from the data's distribution.
 _FAR = 0.5
 _OVERFIT = 0.1
+# Larger relative errors of means or pair covariances say that the samples are of something else.
+_MOMENT_ERROR = 0.25
 _STILL_LEARNING = 0.02
 
 
 def judge(
-    found: Evaluation, held_out: Tensor | None, history: Sequence[dict[str, Any]] = ()
+    found: Evaluation,
+    held_out: Tensor | None,
+    history: Sequence[dict[str, Any]] = (),
+    moments: Moments | None = None,
 ) -> Verdict:
     """Turn numbers into a verdict.
 
@@ -29,6 +35,8 @@ def judge(
         Free energies of held-out rows, against which those of the chains are set.
     history : sequence of dict
         Records of metrics during training.
+    moments : Moments, optional
+        Means and covariances of samples from noise against those of held-out rows.
 
     Returns
     -------
@@ -41,10 +49,12 @@ def judge(
     likelihood = _likelihood(found, findings, advice)
     mixed = _mixing(found, findings, advice)
     fits = _fit(found, held_out, findings, advice)
+    if moments is not None:
+        fits = _moments(moments, findings, advice) and fits is not False
     _training(found, held_out, history, findings, advice)
     if mixed is False or fits is False:
         status = "bad"
-    elif mixed and fits is not False and likelihood:
+    elif mixed and fits and likelihood:
         status = "good"
     else:
         status = "doubtful"
@@ -112,6 +122,26 @@ def _fit(
     return good
 
 
+def _moments(moments: Moments, findings: list[Finding], advice: list[str]) -> bool:
+    """Say how far samples from noise are from held-out rows in means and pair covariances."""
+    worst = max(moments.mean_error, moments.covariance_error)
+    good = worst < _MOMENT_ERROR
+    findings.append(
+        Finding(
+            good,
+            f"Samples from noise {'have' if good else 'do not have'} the means and pair covariances of "
+            f"held-out rows (relative squared errors {max(moments.mean_error, 0):.3f} and "
+            f"{max(moments.covariance_error, 0):.3f}, below {_MOMENT_ERROR} asked for).",
+        )
+    )
+    if not good:
+        advice.append(
+            "Look at the samples from noise beside the data: the machine has not learned what columns "
+            "have in common, so train longer, with a larger learning rate or more hidden units."
+        )
+    return good
+
+
 def _training(
     found: Evaluation,
     held_out: Tensor | None,
@@ -155,7 +185,8 @@ def _training(
 
 def _curve(history: Sequence[dict[str, Any]]) -> list[float]:
     values = [r.get("pseudo_likelihood") for r in history]
-    return [v.get("validation", v.get("train")) for v in values if isinstance(v, dict)]
+    tables = [v for v in values if isinstance(v, dict)]
+    return [float(v["validation" if "validation" in v else "train"]) for v in tables]
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -4,13 +4,10 @@ from typing import Annotated
 
 import typer
 
-from gibbsian import __version__
 from gibbsian.cli import demo, evaluate, info, reconstruct, report, sample, study, train
 
 app = typer.Typer(
     name="gibbsian",
-    help="Train Boltzmann machines, sample them from noise, and know what to believe.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -18,19 +15,28 @@ app = typer.Typer(
 )
 
 for module in (train, sample, evaluate, reconstruct, report, info, study, demo):
-    app.command(name=module.NAME, epilog=module.EXAMPLES)(module.command)
+    # Help keeps the line breaks of a second paragraph, which the docstring has for its own sake.
+    paragraphs = (module.command.__doc__ or "").split("\n\n")
+    text = "\n\n".join(" ".join(p.split()) for p in paragraphs)
+    app.command(name=module.NAME, help=text, epilog=module.EXAMPLES)(module.command)
 
 
 def _version(wanted: bool) -> None:
     if wanted:
+        from gibbsian import __version__
+
         typer.echo(f"gibbsian {__version__}")
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def _root(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """Train Boltzmann machines, sample them from noise, and know what to believe."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit(2)

@@ -1,22 +1,39 @@
 """How the options of `train` and a --config file become settings."""
 
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from gibbsian.cli import options as opt
 from gibbsian.errors import GibbsianError
 
-_METHOD = ("steps", "chains", "refresh")
-_LOAD = ("classes", "limit", "transform", "key", "labels", "validation", "test", "data_dir")
-_DIRECT = ("batch_size", "epochs", "updates", "lr", "optimizer", "schedule", "l1", "l2", "center",
-           "average", "weights", "seed", "device", "threads", "log_every", "checkpoint_every",
-           "keep_last", "keep_every", "patience", "tolerance")  # fmt: skip
-_OTHER = ("data", "model", "hidden", "method", "optimizer_option", "schedule_option",
-          "visible_bias", "hidden_bias")  # fmt: skip
+_NUMBER, _WORD, _FLAG = (int, float), (str,), (bool,)
+_PAIRS = (list, dict)
+
+# For each option what a config file may give it.
+_METHOD = {"steps": (int,), "chains": (int,), "refresh": _NUMBER}
+_LOAD = {
+    "classes": (str, int, list), "limit": (int,), "transform": (str, list), "key": _WORD,
+    "labels": _WORD, "validation": (str, int, float), "test": (str, int, float), "data_dir": _WORD,
+}  # fmt: skip
+_DIRECT = {
+    "batch_size": (int,), "epochs": (int,), "updates": (int,), "lr": _NUMBER, "optimizer": _WORD,
+    "schedule": _WORD, "l1": _NUMBER, "l2": _NUMBER, "center": _FLAG, "average": _NUMBER,
+    "weights": _WORD, "seed": (int,), "device": _WORD, "threads": (int,), "log_every": (int,),
+    "checkpoint_every": (int,), "keep_last": (int,), "keep_every": (int,), "patience": (int,),
+    "tolerance": _NUMBER,
+}  # fmt: skip
+_OTHER = {
+    "data": _WORD, "model": _WORD, "hidden": (int,), "method": _WORD, "optimizer_option": _PAIRS,
+    "schedule_option": _PAIRS, "visible_bias": _NUMBER, "hidden_bias": _NUMBER,
+}  # fmt: skip
+_KNOWN = _METHOD | _LOAD | _DIRECT | _OTHER
+_WORDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false",
+          list: "a list", dict: "a table"}  # fmt: skip
 
 
-def merged(path: Path | None, given: dict[str, Any], source: str | None) -> dict[str, Any]:
+def merged(path: Path | None, given: Mapping[str, Any], source: str | None) -> dict[str, Any]:
     """Merge a config file with what the command line gives, which wins.
 
     Returns a dict with ``data``, ``model``, ``hidden``, ``method``, ``load`` and ``settings``.
@@ -26,7 +43,7 @@ def merged(path: Path | None, given: dict[str, Any], source: str | None) -> dict
     GibbsianError
         If no data are named, or an option is unknown or does not fit.
     """
-    table = _read(path) if path is not None else {}
+    table = _checked(path) if path is not None else {}
     if {"epochs", "updates"} & set(given):
         table = {k: v for k, v in table.items() if k not in ("epochs", "updates")}
     table |= given
@@ -50,20 +67,20 @@ def merged(path: Path | None, given: dict[str, Any], source: str | None) -> dict
     }
 
 
-def _load(table: dict[str, Any]) -> dict[str, Any]:
+def _load(table: Mapping[str, Any]) -> dict[str, Any]:
     load = {k: table[k] for k in _LOAD if k in table}
-    if isinstance(load.get("classes"), str | int):
-        parts = str(load["classes"]).split(",")
-        load["classes"] = [int(p) if p.strip().lstrip("-").isdigit() else p.strip() for p in parts]
+    if isinstance(load.get("classes"), str):
+        parts = [part.strip() for part in load["classes"].split(",")]
+        load["classes"] = [int(p) if p.lstrip("-").isdecimal() else p for p in parts]
     if isinstance(load.get("transform"), str) and "," in load["transform"]:
         load["transform"] = [part.strip() for part in load["transform"].split(",")]
     for part in ("validation", "test"):
         if isinstance(load.get(part), str):
-            load[part] = opt.amount(load[part], f"--{part}")
+            load[part] = opt.amount(load[part])
     return load
 
 
-def _settings(table: dict[str, Any]) -> dict[str, Any]:
+def _settings(table: Mapping[str, Any]) -> dict[str, Any]:
     settings = {k: table[k] for k in _DIRECT if k in table}
     for kind in ("optimizer", "schedule"):
         value = table.get(f"{kind}_option")
@@ -78,19 +95,41 @@ def _settings(table: dict[str, Any]) -> dict[str, Any]:
     return settings | ({"biases": biases} if biases else {})
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read(path: Path) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises
+    ------
+    GibbsianError
+        If it cannot be read, or is no valid TOML.
+    """
     try:
         with open(path, "rb") as file:
-            table = tomllib.load(file)
+            return tomllib.load(file)
     except OSError as error:
         raise GibbsianError(f"The config file {path} cannot be read: {error.strerror}.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # TOML's own error and a bad encoding are both one
         raise GibbsianError(f"The config file {path} is no valid TOML: {error}.") from None
-    table = {k.replace("-", "_"): v for k, v in table.items()}
-    unknown = sorted(set(table) - set(_METHOD + _LOAD + _DIRECT + _OTHER))
-    if unknown:
-        raise GibbsianError(
-            f"The config file {path} has the unknown option {unknown[0]!r}; options are named as on the "
-            "command line, such as batch-size."
-        )
+
+
+def is_run(table: Mapping[str, Any]) -> bool:
+    """Tell whether a table is the ``config.toml`` of a run, and not a file of options."""
+    return all(isinstance(table.get(k), dict) for k in ("machine", "data", "method", "training"))
+
+
+def _checked(path: Path) -> dict[str, Any]:
+    """Read a file of options, with names and types as the command line has them."""
+    table = {k.replace("-", "_"): v for k, v in read(path).items()}
+    for name, value in table.items():
+        if name not in _KNOWN:
+            raise GibbsianError(
+                f"The config file {path} has the unknown option {name!r}; options are named as on "
+                "the command line, such as batch-size."
+            )
+        kinds = _KNOWN[name]
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            wanted = " or ".join(_WORDS[k] for k in kinds if k is not int or float not in kinds)
+            raise GibbsianError(
+                f"The config file {path} gives {name} = {value!r}, which must be {wanted}."
+            )
     return table

@@ -1,26 +1,39 @@
-"""Options that several commands share, and how their texts are read."""
+"""Options that several commands share, and how their texts are read.
 
+What needs PyTorch is imported inside functions here and in the commands, so that help comes at once.
+"""
+
+import os
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
 import typer
 
 from gibbsian.errors import GibbsianError
-from gibbsian.trained import Trained, load
+
+if TYPE_CHECKING:
+    from gibbsian.machine import BoltzmannMachine
+    from gibbsian.trained import Trained
+
+LARGEST_SEED = 2**31 - 1
 
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")]
 CheckpointName = Annotated[
-    str, typer.Option("--checkpoint", help="'latest', or the number of updates of a checkpoint.")
+    str,
+    typer.Option(
+        "--checkpoint", help="Which one: latest, or its number of updates.", metavar="STEP"
+    ),
 ]
-Seed = Annotated[int, typer.Option(help="Seed of all randomness.")]
+Seed = Annotated[int, typer.Option(help="Seed of all randomness.", min=0, max=LARGEST_SEED)]
 Device = Annotated[str, typer.Option(help="cpu, cuda, mps, …")]
-Threads = Annotated[int | None, typer.Option(help="CPU threads (all cores unless given).", min=1)]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress bar.")]
 
 
-def open_run(path: Path, checkpoint: str, device: str = "cpu") -> Trained:
+def open_run(path: Path, checkpoint: str, device: str = "cpu") -> "Trained":
     """Open a run, or raise one sentence that says why not."""
+    from gibbsian.trained import load
+
     return load(path, checkpoint, check_device(device))
 
 
@@ -32,13 +45,75 @@ def check_device(name: str) -> str:
     GibbsianError
         If PyTorch knows no such device, or this machine has none.
     """
+    import torch
+
     try:
         torch.empty(1, device=name)
+        torch.Generator(name)  # "meta" tensors have no values, and so no generator
     except (RuntimeError, AssertionError):
         raise GibbsianError(
             f"There is no device {name!r} on this machine; use --device cpu."
         ) from None
     return name
+
+
+def check_memory(machine: "BoltzmannMachine", chains: int, option: str, frames: int = 0) -> None:
+    """Refuse more chains than fit into the free memory, with `frames` of them kept besides.
+
+    Raises
+    ------
+    GibbsianError
+        With both sizes.
+    """
+    from gibbsian.estimators.pcd import free_memory
+
+    like = next(machine.parameters())
+    floats = 4 * sum(machine.sizes) + frames * machine.sizes[0]
+    need, free = chains * floats * like.element_size(), free_memory(like)
+    if free is not None and need > free:
+        raise GibbsianError(
+            f"{chains:,} chains need about {need / 2**30:,.1f} GiB and {free / 2**30:,.1f} GiB are "
+            f"free; lower {option}."
+        )
+
+
+def output_file(path: Path, *suffixes: str) -> Path:
+    """Return the path of a file that is to be written, its folder made.
+
+    Raises
+    ------
+    GibbsianError
+        If the ending is none of `suffixes`, or there can be no such file.
+    """
+    if path.suffix.lower() not in suffixes:
+        known = " or ".join(suffixes)
+        raise GibbsianError(f"--out takes a file that ends in {known}, not {str(path)!r}.")
+    if path.is_dir():
+        raise GibbsianError(f"--out names the folder {path}; give a file in it.")
+    output_folder(path.parent)
+    return path
+
+
+def output_folder(path: Path) -> Path:
+    """Return the path of a folder that is to be written into, made if it is not there.
+
+    Raises
+    ------
+    GibbsianError
+        If it cannot be made or written into.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = "a file is in the way" if isinstance(error, FileExistsError) else error.strerror
+        raise GibbsianError(
+            f"The folder {path} cannot be made ({reason}); choose another place with --out."
+        ) from None
+    if not os.access(path, os.W_OK):
+        raise GibbsianError(
+            f"The folder {path} cannot be written to; choose another place with --out."
+        )
+    return path
 
 
 def span(text: str | None, option: str) -> slice | None:
@@ -60,42 +135,34 @@ def span(text: str | None, option: str) -> slice | None:
     return slice(int(low) if low else None, int(high) if high else None)
 
 
-def whole_numbers(text: str, option: str) -> list[int]:
-    """Read ``10,20,50`` as a list.
+def counts(text: str, option: str) -> list[int]:
+    """Read ``10,20,50`` as a list of numbers of at least 1.
 
     Raises
     ------
     GibbsianError
-        If a part is no whole number.
+        If a part is no such number, or comes twice.
     """
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise GibbsianError(
-            f"{option} takes whole numbers such as 10,20,50, not {text!r}."
-        ) from None
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise GibbsianError(f"{option} takes positive numbers such as 10,20,50, not {text!r}.")
+    numbers = [int(part) for part in parts]
+    if len(set(numbers)) < len(numbers):
+        raise GibbsianError(f"{option} names a number twice in {text!r}; give each once.")
+    return numbers
 
 
-def amount(text: str | None, option: str) -> float | int | str | None:
-    """Read a share below 1, a count, or a path.
-
-    Raises
-    ------
-    GibbsianError
-        If a number is negative.
-    """
-    if text is None:
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        return text
-    if value < 0:
-        raise GibbsianError(f"{option} takes a share, a count or a file, not {text}.")
-    return value if value < 1 else int(value)
+def amount(text: str) -> float | int | str:
+    """Read a share, a count, or else a path; the data judge whether it is possible."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
 
 
-def table(text: list[str] | None, option: str) -> dict[str, object]:
+def table(text: list[str], option: str) -> dict[str, object]:
     """Read ``key=value`` pairs; values are numbers, true, false, or words.
 
     Raises
@@ -104,9 +171,9 @@ def table(text: list[str] | None, option: str) -> dict[str, object]:
         If there is no equals sign.
     """
     out: dict[str, object] = {}
-    for pair in text or []:
+    for pair in text:
         key, equals, value = pair.partition("=")
-        if not equals:
+        if not equals or not key:
             raise GibbsianError(f"{option} takes pairs such as momentum=0.9, not {pair!r}.")
         out[key] = _value(value)
     return out
@@ -114,11 +181,4 @@ def table(text: list[str] | None, option: str) -> dict[str, object]:
 
 def _value(text: str) -> object:
     words = {"true": True, "false": False}
-    if text.lower() in words:
-        return words[text.lower()]
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
+    return words.get(text.lower(), amount(text))

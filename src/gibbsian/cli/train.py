@@ -1,147 +1,257 @@
 """gibbsian train: from data to a run."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gibbsian import estimators, recipes
+from gibbsian.cli import configuration
 from gibbsian.cli import options as opt
-from gibbsian.cli.configuration import merged
 from gibbsian.errors import GibbsianError
-from gibbsian.trained import Trained, resume, train
+
+if TYPE_CHECKING:
+    from gibbsian.trained import Trained
 
 NAME = "train"
 EXAMPLES = """Examples:
 
 gibbsian train digits --hidden 200 --updates 20000 --out runs/digits
 
-gibbsian train mnist --classes 4 --model gaussian-rbm --epochs 200 --out runs/fours
+gibbsian train mnist --classes 4 --model gaussian-rbm --out runs/fours
+
+gibbsian train table.csv --labels species --test 0.2 --out runs/table
+
+gibbsian train --config options.toml --seed 1 --out runs/second
 
 gibbsian train --resume --out runs/digits"""
 
-_Data = Annotated[
+_MACHINE, _LEARNING, _DATA, _RUN = "Machine and method", "Learning", "Data", "Run"
+
+
+def _option(help: str, panel: str, default: str | None = None, **more: Any) -> Any:
+    """Declare an option that is None unless given; `default` is what help says happens then."""
+    shown = default if default is not None else False
+    return typer.Option(help=help, rich_help_panel=panel, show_default=shown, **more)
+
+
+_Source = Annotated[
     str | None,
     typer.Argument(metavar="DATA", help="digits, mnist, fashion-mnist, cifar10, bars-and-stripes, "
                    "ising2d, or a .npy, .npz, .csv, .parquet, .h5 or IDX file."),
 ]  # fmt: skip
+_Model = Annotated[
+    str | None,
+    _option("rbm, gaussian-rbm, relu-rbm, softmax-rbm or hopfield.", _MACHINE, "rbm"),
+]
+_Hidden = Annotated[int | None, _option("Hidden units.", _MACHINE, "500")]
+_Method = Annotated[str | None, _option("cd or pcd.", _MACHINE, "pcd")]
+_Steps = Annotated[int | None, _option("Gibbs steps an update.", _MACHINE, "1")]
+_Chains = Annotated[int | None, _option("Persistent chains.", _MACHINE, "100")]
+_Refresh = Annotated[
+    float | None,
+    _option("Probability that a chain restarts from noise at an update.", _MACHINE, "0"),
+]
+_Weights = Annotated[str | None, _option("normal, glorot or pca.", _MACHINE, "normal")]
+_VisibleBias = Annotated[
+    float | None, _option("First visible bias.", _MACHINE, "from the data's mean")
+]
+_HiddenBias = Annotated[float | None, _option("First hidden bias.", _MACHINE, "0")]
+
+_BatchSize = Annotated[int | None, _option("Rows an update.", _LEARNING, "100")]
+_Epochs = Annotated[int | None, _option("Passes over the data.", _LEARNING)]
+_Updates = Annotated[
+    int | None, _option("Parameter updates, in place of --epochs.", _LEARNING, "6000")
+]
+_Lr = Annotated[
+    float | None, _option("Learning rate.", _LEARNING, "0.05; 0.01 or less for real data")
+]
+_Optimizer = Annotated[str | None, _option("Name in torch.optim.", _LEARNING, "sgd")]
+_OptimizerOption = Annotated[
+    list[str] | None,
+    _option("Its settings, such as momentum=0.9; repeatable.", _LEARNING, metavar="KEY=VALUE"),
+]
+_Schedule = Annotated[
+    str | None, _option("constant, linear, step, exponential or power.", _LEARNING, "linear")
+]
+_ScheduleOption = Annotated[
+    list[str] | None,
+    _option("Its settings, such as hold=0.2; repeatable.", _LEARNING, metavar="KEY=VALUE"),
+]
+_L1 = Annotated[float | None, _option("L1 penalty on the couplings.", _LEARNING, "0")]
+_L2 = Annotated[float | None, _option("L2 penalty on the couplings.", _LEARNING, "0")]
+_Center = Annotated[
+    bool | None,
+    typer.Option("--center/--no-center", help="Centred gradient.", rich_help_panel=_LEARNING,
+                 show_default="center"),
+]  # fmt: skip
+_Average = Annotated[float | None, _option("Decay of the Polyak average.", _LEARNING, "0.999")]
+_Patience = Annotated[
+    int | None,
+    _option("Stop once so many records in a row bring no improvement on validation rows.",
+            _LEARNING, "never"),
+]  # fmt: skip
+_Tolerance = Annotated[
+    float | None, _option("Smallest improvement that counts.", _LEARNING, "0")
+]
+_Seed = Annotated[
+    int | None, _option("Seed of all randomness.", _LEARNING, "0", min=0, max=opt.LARGEST_SEED)
+]
+
+_Classes = Annotated[
+    str | None, _option("Only rows with these labels, such as 4 or 0,1.", _DATA, "all")
+]
+_Limit = Annotated[int | None, _option("At most so many training rows.", _DATA, "all")]
+_Transform = Annotated[
+    str | None,
+    _option("threshold, stochastic-binarise, scale, standardise, one-hot, …, or several such as "
+            "scale,threshold.", _DATA, "what suits the data"),
+]  # fmt: skip
+_Key = Annotated[str | None, _option("Array in an .npz or .h5 file.", _DATA, "the only one")]
+_Labels = Annotated[str | None, _option("Column, key or file of labels.", _DATA)]
+_Validation = Annotated[
+    str | None, _option("Share below 1, number of rows, or file.", _DATA, "0.1")
+]
+_Test = Annotated[str | None, _option("Share below 1, number of rows, or file.", _DATA, "0.1")]
+_DataDir = Annotated[
+    Path | None, _option("Folder of the named sets.", _DATA, "GIBBSIAN_DATA, or a download")
+]
+
+_Out = Annotated[Path | None, _option("Folder of the run.", _RUN, "runs/DATA-MODEL")]
+_Device = Annotated[str | None, _option("cpu, cuda, mps, ….", _RUN, "cpu")]
+_Threads = Annotated[
+    int | None, _option("CPU threads, fixed for the run.", _RUN, "all", max=1024)
+]
+_LogEvery = Annotated[
+    int | None, _option("Updates between metrics.", _RUN, "a hundredth of the run")
+]
+_CheckpointEvery = Annotated[
+    int | None, _option("Updates between checkpoints.", _RUN, "a tenth of the run")
+]
+_KeepLast = Annotated[int | None, _option("Newest checkpoints to keep.", _RUN, "3")]
+_KeepEvery = Annotated[
+    int | None, _option("Keep checkpoints at multiples of so many updates, too.", _RUN)
+]
+_TensorBoard = Annotated[
+    Path | None, _option("Folder for TensorBoard's event files.", _RUN, "none")
+]
+_Config = Annotated[
+    Path | None,
+    _option("TOML file of these options, or the config.toml of a run to repeat.", _RUN),
+]
+_Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on with the run in --out.", rich_help_panel=_RUN)
+]
+_Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace the run in --out.", rich_help_panel=_RUN)
+]
 
 
 def command(
-    source: _Data = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the run.")] = None,
-    model: Annotated[str | None, typer.Option(help=f"One of {', '.join(recipes.RECIPES)}.")] = None,
-    hidden: Annotated[int | None, typer.Option(help="Hidden units [500].")] = None,
-    method: Annotated[str | None, typer.Option(help="cd or pcd [pcd].")] = None,
-    steps: Annotated[int | None, typer.Option(help="Gibbs steps an update [1].")] = None,
-    chains: Annotated[int | None, typer.Option(help="Persistent chains [100].")] = None,
-    refresh: Annotated[
-        float | None,
-        typer.Option(help="Probability that a chain restarts from noise at an update."),
-    ] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Rows an update [100].")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the data.")] = None,
-    updates: Annotated[int | None, typer.Option(help="Parameter updates [6000].")] = None,
-    lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
-    optimizer: Annotated[str | None, typer.Option(help="Name in torch.optim [sgd].")] = None,
-    optimizer_option: Annotated[
-        list[str] | None, typer.Option(help="Its settings, such as momentum=0.9.")
-    ] = None,
-    schedule: Annotated[
-        str | None, typer.Option(help="constant, linear, step, exponential or power [linear].")
-    ] = None,
-    schedule_option: Annotated[
-        list[str] | None, typer.Option(help="Its settings, such as hold=0.2.")
-    ] = None,
-    l1: Annotated[float | None, typer.Option(help="L1 penalty on the couplings.")] = None,
-    l2: Annotated[float | None, typer.Option(help="L2 penalty on the couplings.")] = None,
-    center: Annotated[
-        bool | None, typer.Option("--center/--no-center", help="Centred gradient [on].")
-    ] = None,
-    average: Annotated[
-        float | None, typer.Option(help="Decay of the Polyak average [0.999].")
-    ] = None,
-    weights: Annotated[str | None, typer.Option(help="normal, glorot or pca [normal].")] = None,
-    visible_bias: Annotated[float | None, typer.Option(help="First visible bias.")] = None,
-    hidden_bias: Annotated[float | None, typer.Option(help="First hidden bias.")] = None,
-    classes: Annotated[
-        str | None, typer.Option(help="Only these labels, such as 4 or 0,1.")
-    ] = None,
-    limit: Annotated[int | None, typer.Option(help="At most so many training rows.")] = None,
-    transform: Annotated[
-        str | None,
-        typer.Option(help="threshold, stochastic-binarise, scale, standardise, one-hot, …"),
-    ] = None,
-    key: Annotated[str | None, typer.Option(help="Array in an .npz or .h5 file.")] = None,
-    labels: Annotated[str | None, typer.Option(help="Column, key or file of labels.")] = None,
-    validation: Annotated[str | None, typer.Option(help="Share, count or file.")] = None,
-    test: Annotated[str | None, typer.Option(help="Share, count or file.")] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="Folder of the named sets.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of all randomness [0].")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, mps, … [cpu].")] = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads, fixed for the run.")] = None,
-    log_every: Annotated[int | None, typer.Option(help="Updates between metrics.")] = None,
-    checkpoint_every: Annotated[
-        int | None, typer.Option(help="Updates between checkpoints.")
-    ] = None,
-    keep_last: Annotated[int | None, typer.Option(help="Checkpoints to keep [3].")] = None,
-    keep_every: Annotated[int | None, typer.Option(help="Keep multiples of this too.")] = None,
-    patience: Annotated[int | None, typer.Option(help="Stop early after so many records.")] = None,
-    tolerance: Annotated[
-        float | None, typer.Option(help="Smallest improvement that counts.")
-    ] = None,
-    tensorboard: Annotated[Path | None, typer.Option(help="Folder for TensorBoard.")] = None,
-    config: Annotated[Path | None, typer.Option(help="TOML file of these options.")] = None,
-    resume_: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
-    overwrite: Annotated[bool, typer.Option(help="Replace the run in --out.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
-) -> None:
+    source: _Source = None,
+    model: _Model = None, hidden: _Hidden = None, method: _Method = None, steps: _Steps = None,
+    chains: _Chains = None, refresh: _Refresh = None, weights: _Weights = None,
+    visible_bias: _VisibleBias = None, hidden_bias: _HiddenBias = None,
+    batch_size: _BatchSize = None, epochs: _Epochs = None, updates: _Updates = None,
+    lr: _Lr = None, optimizer: _Optimizer = None, optimizer_option: _OptimizerOption = None,
+    schedule: _Schedule = None, schedule_option: _ScheduleOption = None, l1: _L1 = None,
+    l2: _L2 = None, center: _Center = None, average: _Average = None, patience: _Patience = None,
+    tolerance: _Tolerance = None, seed: _Seed = None,
+    classes: _Classes = None, limit: _Limit = None, transform: _Transform = None,
+    key: _Key = None, labels: _Labels = None, validation: _Validation = None, test: _Test = None,
+    data_dir: _DataDir = None,
+    out: _Out = None, device: _Device = None, threads: _Threads = None, log_every: _LogEvery = None,
+    checkpoint_every: _CheckpointEvery = None, keep_last: _KeepLast = None,
+    keep_every: _KeepEvery = None, tensorboard: _TensorBoard = None, config: _Config = None,
+    resume: _Resume = False, overwrite: _Overwrite = False, quiet: opt.Quiet = False,
+) -> None:  # fmt: skip
     """Train a machine on DATA and keep everything in a run folder.
 
     The default recipe is PCD-1 with a centred gradient, a linearly falling learning rate and a
     Polyak average. What the command line leaves open comes from --config, and then from the recipe.
     """
-    given = {k: v for k, v in locals().items() if v is not None and k not in _NOT_SETTINGS}
-    progress = not quiet and sys.stderr.isatty()
-    if resume_:
-        if out is None or source is not None or given or config is not None:
+    given = {k: v for k, v in locals().items() if v not in (None, []) and k not in _NOT_SETTINGS}
+    how = _how(quiet, tensorboard)
+    if resume:
+        if out is None or source is not None or given or config is not None or overwrite:
             raise GibbsianError(
                 "--resume goes on with a run exactly as it was made, so it takes --out RUN alone."
             )
-        _tell(resume(out, progress=progress), out)
+        _tell(_resume(out, how), out)
         return
-    chosen = merged(config, given, source)
+    stored = configuration.read(config) if config is not None else {}
+    if configuration.is_run(stored):
+        if out is None or source is not None or given:
+            raise GibbsianError(
+                "The config.toml of a run repeats that run as it was, so it takes no options but --out."
+            )
+        _tell(_repeat(stored, out, overwrite, how), out)
+        return
+    chosen = configuration.merged(config, given, source)
     destination = out or Path("runs") / f"{Path(str(chosen['data'])).stem}-{chosen['model']}"
-    _tell(_train(chosen, destination, progress, overwrite, tensorboard), destination)
+    _tell(_train(chosen, destination, overwrite, how), destination)
 
 
 _NOT_SETTINGS = {
-    "source", "out", "config", "resume_", "overwrite", "quiet", "tensorboard",
+    "source", "out", "config", "resume", "overwrite", "quiet", "tensorboard",
 }  # fmt: skip
 
 
+def _how(quiet: bool, tensorboard: Path | None) -> dict[str, Any]:
+    """Return what is no part of a run's configuration: the bar, TensorBoard, Ctrl-C."""
+    from gibbsian.cli.interrupt import StopOnInterrupt
+
+    return {
+        "progress": not quiet and sys.stderr.isatty(),
+        "tensorboard": tensorboard,
+        "callbacks": [StopOnInterrupt()],
+    }
+
+
 def _train(
-    chosen: dict[str, Any], out: Path, progress: bool, overwrite: bool, tensorboard: Path | None
-) -> Trained:
+    chosen: Mapping[str, Any], out: Path, overwrite: bool, how: Mapping[str, Any]
+) -> "Trained":
     """Train as the merged options say."""
+    from gibbsian import estimators, recipes, trained
+
     recipe = recipes.find(chosen["model"])
-    dataset = recipes.load_data(
-        recipe, chosen["data"], seed=chosen["settings"].get("seed", 0), **chosen["load"]
-    )
-    machine = recipes.build(chosen["model"], dataset, chosen["hidden"])
     method = dict(chosen["method"])
     if method["kind"] == "pcd":
         method = dict(recipe.method) | method
     estimator = estimators.from_spec(method)
     settings = dict(recipe.settings) | chosen["settings"]
     opt.check_device(settings.get("device", "cpu"))
-    return train(
-        machine, dataset, estimator, out=out, progress=progress, overwrite=overwrite,
-        tensorboard=tensorboard, **settings,
+    dataset = recipes.load_data(
+        recipe, chosen["data"], seed=settings.get("seed", 0), **chosen["load"]
+    )
+    machine = recipes.build(chosen["model"], dataset, chosen["hidden"])
+    return trained.train(
+        machine, dataset, estimator, out=out, overwrite=overwrite, **how, **settings
+    )
+
+
+def _resume(out: Path, how: Mapping[str, Any]) -> "Trained":
+    from gibbsian import runs, trained
+
+    opt.check_device(runs.open_run(out).config.get("training", {}).get("device", "cpu"))
+    return trained.resume(out, **how)
+
+
+def _repeat(
+    stored: Mapping[str, Any], out: Path, overwrite: bool, how: Mapping[str, Any]
+) -> "Trained":
+    """Train anew with the configuration of another run."""
+    from gibbsian import data, estimators, models, trained
+
+    settings = dict(stored["training"])
+    opt.check_device(settings.get("device", "cpu"))
+    return trained.train(
+        models.from_spec(stored["machine"]), data.load(**stored["data"]["spec"]),
+        estimators.from_spec(stored["method"]), out=out, overwrite=overwrite, **how, **settings,
     )  # fmt: skip
 
 
-def _tell(result: Trained, out: Path) -> None:
+def _tell(result: "Trained", out: Path) -> None:
     typer.echo(f"Trained {result.step} updates; the run is in {out}.")
     typer.echo(f"Next: gibbsian report {out}")

@@ -21,6 +21,8 @@ from gibbsian.path import reference as fit_reference
 from gibbsian.samplers.base import as_generator
 
 _CHUNK = 4096
+_BUDGET = 1e9
+_POINTS = 60  # of the quadrature of a real-valued column, usually
 SPLITS = ("train", "validation", "test")
 
 
@@ -104,7 +106,7 @@ def evaluate(
     temperatures: int = 10_000,
     mixing_steps: int = 1_000,
     limit_bits: float = 20,
-    pseudo_rows: int = 1_000,
+    pseudo_rows: int | None = None,
     reference: BoltzmannMachine | None = None,
     dequantisation: str | None = None,
     generator: Generator | int | None = None,
@@ -125,8 +127,9 @@ def evaluate(
         whose last states start reverse AIS.
     limit_bits : float
         log Z is also exact where one side of the machine has at most 2**limit_bits states.
-    pseudo_rows : int
-        Most rows of each split, drawn at random, for the pseudo-likelihood.
+    pseudo_rows : int, optional
+        Most rows of each split, drawn at random, for the pseudo-likelihood; unless given, as many as
+        a few seconds allow, and 1,000 at most.
     reference : BoltzmannMachine, optional
         The reference machine, in place of one fitted here.
     dequantisation : str, optional
@@ -144,6 +147,7 @@ def evaluate(
         If a setting is impossible, or the machine has no finite log Z.
     """
     splits = _splits(machine, rows)
+    pseudo_rows = _affordable_rows(machine) if pseudo_rows is None else max(pseudo_rows, 1)
     generator = as_generator(generator, machine)
     first = next(iter(splits.values()))
     base = reference
@@ -198,10 +202,16 @@ def _split(
         return SplitEvaluation(len(x), None, None, None, 0, errors)
     likelihood = log_likelihood(machine, x, z, dequantisation)
     order = torch.randperm(len(x), generator=generator, device=generator.device)
-    pseudo = pseudo_likelihood(machine, x[order[: max(pseudo_rows, 1)].to(x.device)])
+    pseudo = pseudo_likelihood(machine, x[order[:pseudo_rows].to(x.device)])
     n = len(pseudo)
     error = float(pseudo.std() / n**0.5) if n > 1 else None
     return SplitEvaluation(len(x), likelihood, float(pseudo.mean()), error, n, errors)
+
+
+def _affordable_rows(machine: BoltzmannMachine) -> int:
+    """Return how many rows have their pseudo-likelihood in about `_BUDGET` evaluations of Γ."""
+    values = [_POINTS if b is None else len(b) - 1 for b in machine.layers[0].domain.blocks()]
+    return min(1_000, 1 + int(_BUDGET / (max(sum(values), 1) * machine.sizes[1])))
 
 
 def _gap(machine: BoltzmannMachine, splits: Mapping[str, Tensor]) -> float | None:

@@ -278,7 +278,8 @@ def _held(machine: BoltzmannMachine, layer: int, mask: Tensor, value: Tensor, ch
             )
     like = next(machine.parameters())
     clamp = Clamp(mask.to(like.device), value.to(like))
-    filler = units.domain.noise(1, Generator().manual_seed(0)).to(like)
+    rows = max(1 if t.ndim == 1 else len(t) for t in (mask, value))
+    filler = units.domain.noise(rows, Generator().manual_seed(0)).to(like)
     try:
         unit.check(units, clamp.apply(filler), "they")
     except DataError as error:

@@ -7,7 +7,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from gibbsian.testing.tables import Table
+from gibbsian.testing.tables import Table, gauss
 
 ALPHA = 1e-4
 
@@ -113,7 +113,7 @@ def marginal_cdf(table: Table, block: int) -> Callable[[np.ndarray], np.ndarray]
 def legendre_cdf(x: np.ndarray, mass: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     """Return the distribution function whose masses on Gauss–Legendre nodes `x` are given."""
     polynomial = np.polynomial.legendre
-    t, _ = polynomial.leggauss(len(x))
+    t, _ = gauss(len(x))
     half = (x[-1] - x[0]) / (t[-1] - t[0])
     centre = x[0] - half * t[0]
     order = np.arange(len(x))

@@ -4,6 +4,7 @@ Nothing here uses a log-partition, a conditional mean or a sampler of the librar
 the list of values of a block, and which values a domain refuses.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,8 +14,9 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from gibbsian.errors import DataError
+from gibbsian.errors import DataError, GibbsianError
 from gibbsian.machine import BoltzmannMachine, Clamps, State
+from gibbsian.testing.perturbed import perturbed
 from gibbsian.units import base as unit
 from gibbsian.units.base import Units
 
@@ -23,7 +25,7 @@ MAX_STATES = 4_000_000
 # Densities are followed down to e^-45 of their peak.
 _DEPTH = 45.0
 _NODES = 48
-_FINE_NODES = 400
+_FINE_NODES = 160
 _ROUNDS = 6
 
 
@@ -108,32 +110,20 @@ def enumerate_states(
 
     Raises
     ------
-    ValueError
+    GibbsianError
         If the machine has too many states.
     """
     machine = _double(machine)
     grids = [layer_grids(u, i, clamps) for i, u in enumerate(machine.layers)]
     if not any(g.real for layer in grids for g in layer):
         return tabulate(machine, grids)
-    places = [(i, j) for i, layer in enumerate(grids) for j in range(len(layer))]
-    table = None
-    for count in (nodes // 2, nodes // 2, nodes, nodes):
-        if table is not None:
-            for block, (i, j) in enumerate(places):
-                if grids[i][j].real:
-                    grids[i][j] = _narrow(grids[i][j], table.log_marginal(block))
-        for layer in grids:
-            for j, g in enumerate(layer):
-                if g.real:
-                    layer[j] = _spread(g, count)
-        table = tabulate(machine, grids)
-    assert table is not None
+    table = tabulate(machine, _respread(grids, nodes // 2))
+    for count in (nodes // 2, nodes, nodes):
+        table = tabulate(machine, _respread(_narrowed(table), count))
     return table
 
 
 def _double(machine: BoltzmannMachine) -> BoltzmannMachine:
-    from gibbsian.testing.perturbed import perturbed
-
     wide = all(p.dtype == torch.float64 for p in machine.parameters())
     return machine if wide else perturbed(machine, scale=0.0)
 
@@ -142,7 +132,7 @@ def tabulate(machine: BoltzmannMachine, grids: Sequence[Sequence[Grid]]) -> Tabl
     """List the product of the blocks' values with energies."""
     total = math.prod(len(g.values) for layer in grids for g in layer)
     if total > MAX_STATES:
-        raise ValueError(f"{total:,} states are too many to list; use a smaller machine.")
+        raise GibbsianError(f"{total:,} states are too many to list; use a smaller machine.")
     flat = [g for layer in grids for g in layer]
     index = torch.cartesian_prod(*[torch.arange(len(g.values)) for g in flat])
     index = index.reshape(total, len(flat))
@@ -194,15 +184,38 @@ def start_range(units: Units, column: int) -> tuple[float, float]:
     return max(lower_end(units, column), -reach), reach
 
 
+def _narrowed(table: Table) -> list[list[Grid]]:
+    """Narrow all real blocks to where their marginal density is not negligible."""
+    out: list[list[Grid]] = []
+    block = 0
+    for layer in table.grids:
+        out.append([])
+        for g in layer:
+            out[-1].append(_narrow(g, table.log_marginal(block)) if g.real else g)
+            block += 1
+    return out
+
+
+def _respread(grids: Sequence[Sequence[Grid]], count: int) -> list[list[Grid]]:
+    """Put nodes between the ends of all real blocks."""
+    return [[_spread(g, count) if g.real else g for g in layer] for layer in grids]
+
+
 def _spread(grid: Grid, count: int) -> Grid:
     """Put Gauss–Legendre nodes between the first and the last value."""
     x, log_w = legendre(float(grid.values[0]), float(grid.values[-1]), count)
     return Grid(x[:, None], log_w, real=True)
 
 
+@functools.cache
+def gauss(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return Gauss–Legendre nodes and weights on [−1, 1]."""
+    return np.polynomial.legendre.leggauss(count)
+
+
 def legendre(low: float, high: float, count: int) -> tuple[Tensor, Tensor]:
     """Return Gauss–Legendre nodes on [low, high] and the logarithms of their weights."""
-    x, w = np.polynomial.legendre.leggauss(count)
+    x, w = gauss(count)
     nodes = low + (high - low) * (torch.from_numpy(x) + 1) / 2
     return nodes, torch.from_numpy(w).log() + math.log((high - low) / 2)
 
@@ -210,8 +223,7 @@ def legendre(low: float, high: float, count: int) -> tuple[Tensor, Tensor]:
 def _narrow(grid: Grid, logits: Tensor) -> Grid:
     """Keep the range in which the density is not negligible, and one node on either side.
 
-    Where the range ends at the first node it also keeps the old end, which Gauss–Legendre nodes do
-    not include.
+    Where the first node is kept the old end is kept, which Gauss–Legendre nodes do not include.
     """
     x = grid.values[:, 0]
     density = logits - grid.log_weights
@@ -227,7 +239,7 @@ def _narrow(grid: Grid, logits: Tensor) -> Grid:
 
 def _outer(count: int) -> float:
     """Return the distance from an end to the first node, over the distance of the outer nodes."""
-    x, _ = np.polynomial.legendre.leggauss(count)
+    x, _ = gauss(count)
     return float((1 + x[0]) / (x[-1] - x[0]))
 
 

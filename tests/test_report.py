@@ -1,0 +1,99 @@
+"""Assessment, verdict and report of trained, untrained and wrong machines."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import gibbsian as gb
+from gibbsian.assessment import assess
+from gibbsian.report import report
+
+QUICK = {"chains": 50, "temperatures": 300, "mixing_steps": 400}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> gb.Trained:
+    out = tmp_path_factory.mktemp("runs") / "digits"
+    data = gb.data.load("digits")
+    return gb.train(gb.rbm(64, 40), data, updates=2500, seed=1, lr=0.05, out=out, progress=False)
+
+
+def test_report_is_one_page_with_every_part(trained: gb.Trained) -> None:
+    made = report(trained, **QUICK)
+    page = made.page.read_text()
+    for title in ("Samples from noise", "The way there", "Likelihood between two bounds",
+                  "Do the chains forget", "Reconstruction and denoising", "Learning curves"):  # fmt: skip
+        assert title in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    names = {p.name for p in made.page.parent.glob("*.png")}
+    assert {"samples.png", "means.png", "strip_noise.png", "strip_row.png", "filters.png"} <= names
+    stored = json.loads((made.page.parent / "evaluation.json").read_text())
+    assert stored["test"]["log_likelihood"]["gap"] is not None
+    assert "updates = 2500" in page
+
+
+def test_same_seed_same_report(trained: gb.Trained, tmp_path) -> None:
+    first = report(trained, tmp_path / "a", seed=3, **QUICK).page.read_bytes()
+    second = report(trained, tmp_path / "b", seed=3, **QUICK).page.read_bytes()
+    assert first == second
+
+
+def test_well_trained_machine_is_judged_good(trained: gb.Trained) -> None:
+    found, verdict = assess(trained, **QUICK | {"mixing_steps": 2000})
+    assert verdict.status == "good", [f.text for f in verdict.findings]
+    split = found.splits["test"].log_likelihood
+    assert split is not None
+    assert abs(split.as_dict()["gap"]) < 0.5
+
+
+def test_machine_that_forgot_its_couplings_is_judged_bad(trained: gb.Trained) -> None:
+    """A machine with W = 0 mixes at once and has exact bounds, and yet its samples are noise."""
+    broken = gb.models.from_spec(trained.machine.spec())
+    wrong = gb.Trained(broken, broken, None, 0, [], trained.config, trained.run, trained.dataset)
+    _, verdict = assess(wrong, **QUICK)
+    assert verdict.status == "bad", [f.text for f in verdict.findings]
+
+
+def test_machine_with_two_separate_modes_is_judged_bad(trained: gb.Trained) -> None:
+    """Chains from data sit in one mode that chains from noise never find."""
+    frozen = gb.models.from_spec(trained.machine.spec())
+    with torch.no_grad():
+        frozen.layers[0].bias.fill_(-6.0)
+        frozen.joints[0].weight[:, 0] = 12.0
+        frozen.layers[1].bias[0] = -384.0
+    wrong = gb.Trained(frozen, frozen, None, 0, [], trained.config, trained.run, trained.dataset)
+    _, verdict = assess(wrong, **QUICK)
+    assert verdict.status != "good", [f.text for f in verdict.findings]
+
+
+def test_evaluate_takes_runs_machines_datasets_and_rows(trained: gb.Trained) -> None:
+    options = {"chains": 20, "temperatures": 60, "mixing_steps": 20}
+    whole = gb.evaluate(trained, rows=100, **options).as_dict()
+    assert set(whole) >= {"train", "validation", "test", "log_z", "mixing", "words"}
+    rows = trained.data.test.tensor()
+    alone = gb.evaluate(trained.machine, rows, **options).as_dict()
+    assert "test" in alone
+    with pytest.raises(gb.GibbsianError, match="no data"):
+        gb.evaluate(trained.machine)
+    again = gb.evaluate(trained, rows=100, **options).as_dict()
+    assert again["test"]["log_likelihood"] == whole["test"]["log_likelihood"]
+
+
+def test_report_of_a_table_and_of_real_values(tmp_path) -> None:
+    rng = np.random.default_rng(0)
+    path = tmp_path / "table.npy"
+    np.save(path, rng.normal(size=(300, 6)) @ rng.normal(size=(6, 6)))
+    data = gb.data.load(path)
+    result = gb.train(gb.gaussian_rbm(6, 4), data, updates=200, lr=0.005, progress=False,
+                      out=tmp_path / "run")  # fmt: skip
+    made = report(result, **QUICK)
+    assert "density" in made.page.read_text()
+    assert not (made.page.parent / "means.png").exists()
+
+
+def test_folder_that_cannot_be_made_gets_a_sentence(trained: gb.Trained, tmp_path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(gb.RunError, match="cannot be made"):
+        report(trained, tmp_path / "file" / "report", **QUICK)
