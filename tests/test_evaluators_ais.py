@@ -280,7 +280,7 @@ def test_crossed_bounds_are_called_by_their_cause():
     lower = estimate(narrow, "forward", 9)
     sure = Partition(None, lower, {"data": estimate(2 + narrow, "reverse", 9)})
     assert not sure.converged and "not at equilibrium" in sure.words()[0]
-    lower = estimate(3 * broad, "forward", 9)
+    lower = estimate(4 * broad, "forward", 9)
     upper = estimate(0.55 - lower.log_z + 0 * narrow, "reverse", 9)
     unsure = Partition(None, lower, {"noise": upper})
     assert unsure.gaps["noise"] < -0.5

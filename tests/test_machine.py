@@ -233,6 +233,14 @@ def test_free_energy_keeps_small_differences_among_large_terms():
     assert float(f[1] - f[0]) == pytest.approx(0.01, abs=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64, torch.uint8, torch.bool])
+def test_free_energy_takes_float64_and_uint8_input(dtype):
+    m = pair("bernoulli", "spin").float()
+    x = torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 1.0]])
+    with torch.no_grad():
+        torch.testing.assert_close(m.free_energy(x.to(dtype)), m.free_energy(x))
+
+
 def test_free_energy_is_for_one_hidden_layer():
     deep = models.layered(Bernoulli(2), Bernoulli(2), Bernoulli(2))
     with pytest.raises(GibbsianError, match="one hidden layer"):

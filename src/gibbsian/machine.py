@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
 from gibbsian import units as families
@@ -148,8 +148,10 @@ class BoltzmannMachine(nn.Module):
             total = total - terms.sum(dim=-1, dtype=unit.accumulator(f))
         return total
 
-    def free_energy(self, v: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch"]:
+    def free_energy(self, v: Shaped[Tensor, "*batch n"]) -> Float[Tensor, "*batch"]:
         """Return F(v) = −log Σ_h exp(−E(v, h)) of a machine with one hidden layer, in nats.
+
+        `v` may be of any dtype and on any device; it is brought to the machine's.
 
         Raises
         ------
@@ -161,7 +163,7 @@ class BoltzmannMachine(nn.Module):
                 "The free energy of the visible layer has a closed form with one hidden layer "
                 "only; use marginal_energy with the states of the even layers."
             )
-        return self.marginal_energy((v,))
+        return self.marginal_energy((v.to(next(self.parameters())),))
 
     def mean_statistics(
         self,

@@ -46,14 +46,15 @@ def _are_states(machine: BoltzmannMachine, x: Tensor) -> bool:
 
     Rates are means of states and have none; real columns need a quadrature each.
     """
-    first = 0
-    for table, width in zip(
-        machine.layers[0].domain.blocks(), machine.layers[0].domain.widths, strict=True
-    ):
-        if table is None:
+    blocks = machine.layers[0].domain.blocks()
+    if any(table is None for table in blocks):
+        return False
+    # Equal blocks share one table, so this loop runs once a family.
+    families = {id(table): table for table in blocks if table is not None}
+    owner = [id(t) for t, width in zip(blocks, machine.layers[0].domain.widths, strict=True)
+             for _ in range(width)]  # fmt: skip
+    for key, table in families.items():
+        columns = torch.tensor([o == key for o in owner], device=x.device)
+        if not bool(torch.isin(x[:, columns], table.unique().to(x)).all()):
             return False
-        values = table.unique().to(x)
-        if not bool(torch.isin(x[:, first : first + width], values).all()):
-            return False
-        first += width
     return True

@@ -60,7 +60,8 @@ def build(name: str, options: Mapping[str, float], optimizer: Optimizer, total: 
         raise TrainingError(f"There is no schedule {name!r}; known are {', '.join(SCHEDULES)}.")
     known = list(inspect.signature(SCHEDULES[name]).parameters)[1:]
     for key, value in options.items():
-        if key not in known or not math.isfinite(value) or value < 0:
+        number = isinstance(value, int | float) and math.isfinite(value) and value >= 0
+        if key not in known or not number:
             raise TrainingError(
                 f"The schedule {name!r} takes {', '.join(known) or 'no options'} as numbers of at "
                 f"least 0, not {key}={value!r}."

@@ -8,6 +8,7 @@ from gibbsian.errors import TrainingError
 from gibbsian.machine import BoltzmannMachine
 
 DEFAULT_UPDATES = 6_000
+_MOST_THREADS = 1024  # OpenMP ends the process when it cannot start as many as it is asked for
 
 Bias = float | Sequence[float]
 
@@ -105,8 +106,15 @@ class Settings:
                 raise TrainingError(f"{name} must be a whole number of at least 1, not {value!r}.")
         if self.lr is not None and not 0 < self.lr < float("inf"):
             raise TrainingError(f"The learning rate must be a positive number, not {self.lr!r}.")
-        if not self.precision_lr >= 0:
-            raise TrainingError(f"precision_lr must be 0 or positive, not {self.precision_lr!r}.")
+        for name in ("precision_lr", "tolerance"):
+            if not getattr(self, name) >= 0:
+                raise TrainingError(f"{name} must be 0 or positive, not {getattr(self, name)!r}.")
+        if self.threads is not None and self.threads > _MOST_THREADS:
+            raise TrainingError(f"threads must be at most {_MOST_THREADS}, not {self.threads}.")
+        if type(self.seed) is not int or not 0 <= self.seed < 2**31:
+            raise TrainingError(
+                f"The seed must be a whole number from 0 to {2**31 - 1}, not {self.seed!r}."
+            )
         for name in ("average", "offset_rate"):
             if not 0 <= getattr(self, name) < 1:
                 raise TrainingError(f"{name} must lie in [0, 1), not {getattr(self, name)!r}.")

@@ -148,19 +148,20 @@ def train(
         config["training"]["optimizer"] = _BY_HAND
     if not isinstance(schedule, str):
         config["training"]["schedule"] = _BY_HAND
-    run = _open(out, config, resume, overwrite)
     hooks = list(callbacks)
     if progress:
         hooks.append(ProgressBar())
     if tensorboard is not None:
         hooks.append(TensorBoard(str(tensorboard)))
+    trainer = Trainer(
+        machine, dataset, method, chosen, None,
+        None if isinstance(optimizer, str) else optimizer,
+        None if isinstance(schedule, str) else schedule,
+        hooks,
+    )  # fmt: skip
+    # Only now: a setting that does not fit must neither leave an empty run nor overwrite one.
+    run = trainer.run = _open(out, config, resume, overwrite)
     try:
-        trainer = Trainer(
-            machine, dataset, method, chosen, run,
-            None if isinstance(optimizer, str) else optimizer,
-            None if isinstance(schedule, str) else schedule,
-            hooks,
-        )  # fmt: skip
         if resume and run is not None and run.checkpoints:
             found = run.checkpoint()
             trainer.load_state_dict(found.tree)

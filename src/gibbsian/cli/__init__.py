@@ -52,7 +52,7 @@ def _run() -> int:
     from gibbsian.cli.app import app
 
     # Typer names the base of its usage errors nowhere, and its own page for them is long.
-    usage_error = typer.BadParameter.__bases__[0]
+    usage_error: type[Exception] = typer.BadParameter.__bases__[0]
     try:
         return app(prog_name="gibbsian", standalone_mode=False) or 0
     except typer.Abort:
@@ -60,8 +60,8 @@ def _run() -> int:
     except usage_error as error:
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "gibbsian"
-        what = error.format_message().rstrip(".").replace(". ", "; ")  # pyright: ignore[reportAttributeAccessIssue]
-        raise GibbsianError(f"{what}; see {command} --help.") from None
+        what = error.format_message().rstrip(".").replace(". Did", "; did")  # pyright: ignore[reportAttributeAccessIssue]
+        raise GibbsianError(f"{what} (see {command} --help).") from None
 
 
 def _fail(sentence: str, code: int = 2) -> NoReturn:

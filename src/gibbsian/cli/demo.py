@@ -7,10 +7,8 @@ from typing import Annotated
 
 import typer
 
-import gibbsian as gb
-from gibbsian import recipes
+from gibbsian.cli import options as opt
 from gibbsian.cli.evaluate import progress_bar, tell
-from gibbsian.report import report
 
 NAME = "demo"
 EXAMPLES = """Example:
@@ -18,30 +16,36 @@ EXAMPLES = """Example:
 gibbsian demo"""
 
 _HIDDEN, _UPDATES = 100, 20_000
+_OUT = Path("runs/demo")
 
 
 def command(
-    out: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("runs/demo"),
+    out: Annotated[
+        Path, typer.Option(help="Folder of the run; only the default one is replaced.")
+    ] = _OUT,
     updates: Annotated[int, typer.Option(help="Parameter updates.", min=1)] = _UPDATES,
     temperatures: Annotated[int, typer.Option(help="Temperatures of AIS.", min=1)] = 5_000,
     mixing_steps: Annotated[int, typer.Option(help="Steps from noise.", min=8)] = 10_000,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+    quiet: opt.Quiet = False,
 ) -> None:
     """Train an RBM on real handwritten digits, sample it from noise, and report on it.
 
     The data are scikit-learn's 1,797 digits of 8×8 pixels, so nothing is downloaded.
     """
+    import gibbsian as gb
+    from gibbsian import recipes
+    from gibbsian.report import report
+
     begin = time.perf_counter()
-    shown = not quiet and sys.stderr.isatty()
     typer.echo(f"Training an RBM with {_HIDDEN} hidden units on scikit-learn's digits …")
     data = recipes.load_data(recipes.find("rbm"), "digits")
     machine = recipes.build("rbm", data, _HIDDEN)
     trained = gb.train(
         machine, data, gb.PCD(steps=1, chains=100), updates=updates, seed=0, out=out,
-        overwrite=True, progress=shown,
+        overwrite=out == _OUT, progress=not quiet and sys.stderr.isatty(),
     )  # fmt: skip
     typer.echo("Running chains from noise, and both likelihood bounds …")
-    with progress_bar(shown) as progress:
+    with progress_bar(quiet) as progress:
         made = report(
             trained, chains=100, temperatures=temperatures, mixing_steps=mixing_steps,
             progress=progress,

@@ -1,16 +1,18 @@
 """gibbsian evaluate: likelihood between two bounds, chain checks, and a verdict."""
 
 import json
+import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gibbsian.assessment import assess
 from gibbsian.cli import options as opt
-from gibbsian.report_page import Verdict
+
+if TYPE_CHECKING:
+    from gibbsian.report_page import Verdict
 
 NAME = "evaluate"
 EXAMPLES = """Examples:
@@ -24,6 +26,17 @@ Temperatures = Annotated[int, typer.Option(help="Temperatures of AIS.", min=1)]
 MixingSteps = Annotated[int, typer.Option(help="Gibbs steps of the compared chains.", min=8)]
 Rows = Annotated[int, typer.Option(help="Most rows of each split.", min=1)]
 
+_LINES = {
+    "log-likelihood, exact": ("log_likelihood", "exact"),
+    "log-likelihood, AIS (optimistic)": ("log_likelihood", "ais"),
+    "log-likelihood, reverse AIS (pessimistic)": ("log_likelihood", "reverse_ais"),
+    "gap between the two": ("log_likelihood", "gap"),
+    "effective chains of AIS": ("log_likelihood", "ess"),
+    "pseudo-likelihood": ("pseudo_likelihood",),
+    "cross-entropy of reconstruction": ("reconstruction_cross_entropy",),
+    "squared error of reconstruction, per column": ("reconstruction_error",),
+}
+
 
 def command(
     path: opt.RunPath,
@@ -34,25 +47,28 @@ def command(
     checkpoint: opt.CheckpointName = "latest",
     seed: opt.Seed = 0,
     device: opt.Device = "cpu",
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+    quiet: opt.Quiet = False,
 ) -> None:
     """Evaluate a run: both likelihood bounds, chain checks, pseudo-likelihood, reconstruction."""
+    from gibbsian.assessment import assess
+
     trained = opt.open_run(path, checkpoint, device)
-    with progress_bar(not quiet and sys.stderr.isatty()) as progress:
+    opt.check_memory(trained.machine, chains, "--chains")
+    with progress_bar(quiet) as progress:
         found, verdict = assess(
             trained, chains=chains, temperatures=temperatures, mixing_steps=mixing_steps,
             rows=rows, seed=seed, progress=progress,
         )  # fmt: skip
     if as_json:
         words = {"status": verdict.status, "headline": verdict.headline}
-        typer.echo(json.dumps(found.as_dict() | {"verdict": words}))
+        typer.echo(json.dumps(_finite(found.as_dict() | {"verdict": words}), allow_nan=False))
         return
     _table(found.as_dict())
     tell(verdict)
 
 
-def tell(verdict: Verdict) -> None:
+def tell(verdict: "Verdict") -> None:
     """Print a verdict as text."""
     marks = {True: "+", False: "-", None: "?"}
     typer.echo(f"\n{verdict.headline}")
@@ -63,9 +79,9 @@ def tell(verdict: Verdict) -> None:
 
 
 @contextmanager
-def progress_bar(shown: bool) -> Iterator[Callable[[str, float], None] | None]:
-    """Give a callback for stages and fractions done, drawn on standard error."""
-    if not shown:
+def progress_bar(quiet: bool) -> Iterator[Callable[[str, float], None] | None]:
+    """Give a callback for stages and fractions done, drawn on standard error if that is a terminal."""
+    if quiet or not sys.stderr.isatty():
         yield None
         return
     from rich.console import Console
@@ -82,7 +98,16 @@ def progress_bar(shown: bool) -> Iterator[Callable[[str, float], None] | None]:
         yield tell_stage
 
 
-def _table(found: dict[str, Any]) -> None:
+def _finite(value: Any) -> Any:
+    """Put null where JSON has no word for a number."""
+    if isinstance(value, Mapping):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _table(found: Mapping[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -90,28 +115,18 @@ def _table(found: dict[str, Any]) -> None:
     table = Table(title="nats per row, unless said otherwise")
     table.add_column("")
     for name in splits:
-        table.add_column(name, justify="right")
-    lines = {
-        "log-likelihood, exact": ("log_likelihood", "exact"),
-        "log-likelihood, AIS (optimistic)": ("log_likelihood", "ais"),
-        "log-likelihood, reverse AIS (pessimistic)": ("log_likelihood", "reverse_ais"),
-        "gap between the two": ("log_likelihood", "gap"),
-        "effective chains of AIS": ("log_likelihood", "ess"),
-        "pseudo-likelihood": ("pseudo_likelihood",),
-        "cross-entropy of reconstruction": ("reconstruction_cross_entropy",),
-        "squared error of reconstruction, per column": ("reconstruction_error",),
-    }
-    for label, keys in lines.items():
+        table.add_column(f"{name}\n{found[name]['rows']:,} rows", justify="right")
+    for label, keys in _LINES.items():
         values = [_value(found[name], keys) for name in splits]
         if any(v is not None for v in values):
             table.add_row(label, *("" if v is None else f"{v:.4g}" for v in values))
     Console(width=100).print(table)
-    units = found[splits[0]]["log_likelihood"]
-    if units and units.get("units"):
-        typer.echo(f"Likelihoods are {units['units']}.")
+    units = _value(found[splits[0]], ("log_likelihood", "units"))
+    if units:
+        typer.echo(f"Likelihoods are {units}.")
 
 
-def _value(table: Any, keys: tuple[str, ...]) -> float | None:
+def _value(table: Any, keys: tuple[str, ...]) -> Any:
     for key in keys:
-        table = table.get(key) if isinstance(table, dict) else None
+        table = table.get(key) if isinstance(table, Mapping) else None
     return table

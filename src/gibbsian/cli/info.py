@@ -1,48 +1,69 @@
 """gibbsian info: what a run is."""
 
 import json
-from typing import Annotated
+import time
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 
-from gibbsian import runs
 from gibbsian.cli import options as opt
 
 NAME = "info"
-EXAMPLES = """Example:
+EXAMPLES = """Examples:
 
-gibbsian info runs/digits"""
+gibbsian info runs/digits
+
+gibbsian info runs/digits --json"""
 
 
 def command(
     path: opt.RunPath,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
     """Show a run: its configuration, checkpoints and newest metrics."""
+    from gibbsian import runs
+
     run = runs.open_run(path)
     metrics = run.metrics()
     newest = metrics[-1] if metrics else {}
-    if as_json:
-        typer.echo(
-            json.dumps({"config": run.config, "checkpoints": run.checkpoints, "metrics": newest})
-        )
-        return
     config = run.config
-    layers = " - ".join(_layer(u) for u in config["machine"]["units"])
-    typer.echo(f"machine      {layers}")
-    typer.echo(f"data         {config['data']['spec'].get('source')}")
-    typer.echo(f"method       {_pairs(config['method'])}")
-    typer.echo(f"training     {_pairs(config['training'])}")
-    typer.echo(f"checkpoints  {', '.join(map(str, run.checkpoints)) or 'none'}")
+    if as_json:
+        words = {"config": config, "checkpoints": run.checkpoints, "metrics": newest}
+        typer.echo(json.dumps(words, default=str))
+        return
+    spec = config.get("data", {}).get("spec", {})
+    lines = {
+        "machine": " - ".join(_layer(u) for u in config.get("machine", {}).get("units", [])),
+        "data": _pairs({k: v for k, v in spec.items() if k != "fingerprint"}),
+        "method": _pairs(config.get("method", {})),
+        "training": _pairs(config.get("training", {})),
+        "made with": _pairs(config.get("versions", {})),
+        "checkpoints": ", ".join(map(str, run.checkpoints)) or "none",
+    }
+    for name, text in lines.items():
+        typer.echo(f"{name:12s} {text}")
+    if newest:
+        written = newest.get("time")
+        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(written)) if written else "unknown"
+        typer.echo(f"metrics      record {len(metrics)}, of {when}")
     for name, value in newest.items():
-        typer.echo(f"  {name:22s} {_pairs(value) if isinstance(value, dict) else value}")
+        if name != "time":
+            typer.echo(f"  {name:22s} {_text(value)}")
 
 
-def _layer(spec: dict[str, object]) -> str:
-    return f"{spec['kind']}({_pairs({k: v for k, v in spec.items() if k != 'kind'})})"
+def _layer(spec: Mapping[str, Any]) -> str:
+    return f"{spec.get('kind')}({_pairs({k: v for k, v in spec.items() if k != 'kind'})})"
 
 
-def _pairs(table: dict[str, object]) -> str:
-    return ", ".join(
-        f"{k}={v:.6g}" if isinstance(v, float) else f"{k}={v}" for k, v in table.items()
-    )
+def _pairs(table: Mapping[str, Any]) -> str:
+    return ", ".join(f"{k}={_text(v)}" for k, v in table.items() if v not in ({}, []))
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return _pairs(value)
+    if isinstance(value, list):
+        parts = [_layer(v) if isinstance(v, Mapping) and "kind" in v else _text(v) for v in value]
+        return "[" + ", ".join(parts) + "]"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -16,7 +16,14 @@ if TYPE_CHECKING:
     from gibbsian.machine import BoltzmannMachine
     from gibbsian.trained import Trained
 
-LARGEST_SEED = 2**31 - 1
+_SEEDS = 2**31
+
+
+def _check_seed(seed: int) -> int:
+    if not 0 <= seed < _SEEDS:
+        raise GibbsianError(f"--seed takes a whole number from 0 to {_SEEDS - 1}, not {seed}.")
+    return seed
+
 
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")]
 CheckpointName = Annotated[
@@ -25,7 +32,7 @@ CheckpointName = Annotated[
         "--checkpoint", help="Which one: latest, or its number of updates.", metavar="STEP"
     ),
 ]
-Seed = Annotated[int, typer.Option(help="Seed of all randomness.", min=0, max=LARGEST_SEED)]
+Seed = Annotated[int, typer.Option(help="Seed of all randomness.", callback=_check_seed)]
 Device = Annotated[str, typer.Option(help="cpu, cuda, mps, …")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress bar.")]
 

@@ -1,21 +1,26 @@
 """gibbsian reconstruct: denoising and inpainting."""
 
+import math
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from torch import Generator
 
-from gibbsian import repair
 from gibbsian.cli import options as opt
 from gibbsian.errors import GibbsianError
+
+if TYPE_CHECKING:
+    from gibbsian.data import Dataset
+    from gibbsian.repair import Repair
 
 NAME = "reconstruct"
 EXAMPLES = """Examples:
 
 gibbsian reconstruct runs/digits --flip 0.15
 
-gibbsian reconstruct runs/digits --hide-rows 3:5 --out inpainted.png"""
+gibbsian reconstruct runs/digits --hide-rows 3:5 --out inpainted.png
+
+gibbsian reconstruct runs/digits --hide-cols 4: --split validation"""
 
 _SHOWN = 16
 
@@ -32,44 +37,57 @@ def command(
     checkpoint: opt.CheckpointName = "latest",
     seed: opt.Seed = 0,
     device: opt.Device = "cpu",
-    out: Annotated[Path | None, typer.Option(help="PNG to write [in the run].")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="PNG to write.", show_default="a file in the run")
+    ] = None,
 ) -> None:
-    """Damage test rows, repair them, and give the error before and after."""
+    """Damage test rows, repair them, and give the error before and after.
+
+    --flip turns or redraws entries and takes them back through the hidden units; --hide-rows and
+    --hide-cols draw a part of each image anew, given the rest of it.
+    """
+    from torch import Generator
+
+    from gibbsian import repair
+
     if (flip is None) == (hide_rows is None and hide_cols is None):
         raise GibbsianError("Give either --flip, or --hide-rows and/or --hide-cols.")
-    if out is not None and out.suffix.lower() != ".png":
-        raise GibbsianError(f"The picture is written as .png, not as {out.name!r}.")
+    if flip is not None and not 0 <= flip <= 1:
+        raise GibbsianError(f"--flip takes a fraction from 0 to 1, not {flip}.")
+    spans = opt.span(hide_rows, "--hide-rows"), opt.span(hide_cols, "--hide-cols")
+    if out is not None:
+        opt.output_file(out, ".png")
     trained = opt.open_run(path, checkpoint, device)
     data, machine = trained.data, trained.machine
-    like = next(machine.parameters())
-    x = data.split(split).tensor(limit=rows, generator=seed).to(like)
+    x = data.split(split).tensor(limit=rows, generator=seed).to(next(machine.parameters()))
     generator = Generator(device).manual_seed(seed)
     if flip is not None:
-        found = repair.denoise(machine, x, flip, generator, sweeps)
-        name = "denoising.png"
+        found, name = repair.denoise(machine, x, flip, generator, sweeps), "denoising.png"
     else:
-        hidden = repair.hidden_pixels(
-            data.image_shape, opt.span(hide_rows, "--hide-rows"), opt.span(hide_cols, "--hide-cols")
-        )
-        found = repair.inpaint(machine, x, hidden.to(x.device), generator, steps)
-        name = "inpainting.png"
-    typer.echo(
-        f"rows {len(x)} ({split})  mean squared error before {found.before:.4f}  after {found.after:.4f}"
-    )
+        hidden = repair.hidden_pixels(data.image_shape, *spans).to(x.device)
+        found, name = repair.inpaint(machine, x, hidden, generator, steps), "inpainting.png"
+    # On standardised or dequantised columns the error has no unit that anyone would know.
+    typer.echo(f"{len(x)} {split} rows, mean squared error per column:")
+    typer.echo(f"  before {found.before:.4f}   after {found.after:.4f}{_share(found)}")
     if data.image_shape is None:
         return
     target = out or path / name
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draw(trained.data, found, target)
+    _draw(data, found, target)
     typer.echo(f"Wrote {target}.")
 
 
-def draw(data: object, found: repair.Repair, target: Path) -> None:
+def _share(found: "Repair") -> str:
+    """Say what part of the damage is left."""
+    share = found.after / found.before if found.before > 0 else math.nan
+    return f"   ({share:.0%} of it left)" if math.isfinite(share) else ""
+
+
+def _draw(data: "Dataset", found: "Repair", target: Path) -> None:
     """Draw originals, damaged and repaired rows as a PNG."""
     from gibbsian import plots
-    from gibbsian.data import Dataset
 
-    assert isinstance(data, Dataset)
-    parts = [data.to_images(t[:_SHOWN]) for t in (found.original, found.damaged, found.repaired)]
-    flat = [p.reshape(len(p), -1) for p in parts]
-    plots.save(plots.reconstructions(*flat, parts[0].shape[1:]), target)
+    original, damaged, repaired = (
+        data.to_images(t[:_SHOWN]) for t in (found.original, found.damaged, found.repaired)
+    )
+    rows = (t.reshape(len(t), -1) for t in (original, damaged, repaired))
+    plots.save(plots.reconstructions(*rows, image_shape=original.shape[1:]), target)

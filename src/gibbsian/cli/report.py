@@ -1,6 +1,5 @@
 """gibbsian report: one HTML page for a run."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -8,12 +7,13 @@ import typer
 
 from gibbsian.cli import options as opt
 from gibbsian.cli.evaluate import Chains, MixingSteps, Rows, Temperatures, progress_bar, tell
-from gibbsian.report import report
 
 NAME = "report"
-EXAMPLES = """Example:
+EXAMPLES = """Examples:
 
-gibbsian report runs/digits"""
+gibbsian report runs/digits
+
+gibbsian report runs/digits --checkpoint 2000 --out reports/early"""
 
 
 def command(
@@ -25,12 +25,18 @@ def command(
     checkpoint: opt.CheckpointName = "latest",
     seed: opt.Seed = 0,
     device: opt.Device = "cpu",
-    out: Annotated[Path | None, typer.Option(help="Folder [the run's own].")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write into.", show_default="the run's own")
+    ] = None,
+    quiet: opt.Quiet = False,
 ) -> None:
     """Evaluate a run, draw its pictures, and write report.html."""
+    from gibbsian.report import report
+
     trained = opt.open_run(path, checkpoint, device)
-    with progress_bar(not quiet and sys.stderr.isatty()) as progress:
+    opt.output_folder(out or path)
+    opt.check_memory(trained.machine, chains, "--chains")
+    with progress_bar(quiet) as progress:
         made = report(
             trained, out, chains=chains, temperatures=temperatures, mixing_steps=mixing_steps,
             rows=rows, seed=seed, progress=progress,

@@ -167,7 +167,7 @@ def sample(
     ----------
     machine : BoltzmannMachine
     n : int
-        Number of chains; each yields one sample.
+        Number of chains; each yields one sample. The rows of a tensor in `start` count instead.
     steps : int
         Steps of each chain.
     start : {"noise", "reference", "data"} or Tensor (n, visible)

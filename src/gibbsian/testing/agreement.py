@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gibbsian.testing.tables import Table, gauss
 
-ALPHA = 1e-4
+ALPHA = 1e-6
 
 # Cells of a histogram are merged until this many draws are expected in each.
 _EXPECTED = 10.0

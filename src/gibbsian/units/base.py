@@ -72,7 +72,7 @@ class Units(nn.Module, ABC):
     domain : Domain
         The values that a state can take.
     config : dict
-        Plain values that rebuild the layer: ``type(units)(**units.config)``.
+        Plain values that rebuild the layer: see `gibbsian.units.from_spec`.
     members : sequence of Units
         The families side by side in this layer; empty for a layer of one family.
     """

@@ -55,7 +55,7 @@ class Real(Domain):
 
 def precision_limits(sigma0: float) -> dict[str, tuple[float, float]]:
     """Return the bounds of log_precision: γ ≤ 1/σ₀² above, a width of e⁵ standard scales below."""
-    return {"log_precision": (-10.0, -2 * math.log(sigma0) if sigma0 else math.inf)}
+    return {"log_precision": (-60.0, -2 * math.log(sigma0) if sigma0 else math.inf)}
 
 
 class Gaussian(Units):
