@@ -223,6 +223,22 @@ def test_weighted_cd_has_the_weighted_exact_gradient():
     assert _worst_score(found, _exact(machine, x)) > 8
 
 
+class Stuck(Gibbs):
+    """A sampler that does not move."""
+
+    def step(self, machine, state, generator, clamps=None):
+        return state, Info(machine.fields(1, state.layers))
+
+
+def test_weights_of_cd_weigh_both_phases(generator):
+    """Chains that stay at their rows must leave no gradient, whatever the weights."""
+    machine = MACHINES["gaussian"]()
+    weights = torch.tensor([1.0, 5.0, 0.5]).double()
+    phases = CD(sampler=Stuck()).step(machine, _rows(machine, 3), None, generator, weights)
+    for k, g in machine.gradient(phases.positive, phases.negative).items():
+        torch.testing.assert_close(g, torch.zeros_like(g), msg=lambda m, k=k: f"{k}: {m}")
+
+
 def test_rows_of_weight_zero_do_not_count(generator):
     machine = MACHINES["gaussian"]()
     x = _rows(machine, 4)

@@ -395,6 +395,17 @@ def test_a_seed_fixes_the_samples_and_the_default_is_seed_0():
     assert torch.equal(before, torch.get_rng_state())
 
 
+@pytest.mark.parametrize("steps", [0, 1, 4])
+def test_sample_takes_as_many_steps_as_asked_for(steps):
+    machine, gibbs = pair("bernoulli", "spin"), Gibbs()
+    out = sample(machine, 50, steps, generator=6)
+    generator = Generator().manual_seed(6)
+    state = gibbs.init(machine, start(machine, 50, "noise", generator), generator)
+    state, _ = run(gibbs, machine, state, steps, generator)
+    for a, b in zip(out.state.layers, state.layers, strict=True):
+        assert torch.equal(a, b)
+
+
 def test_going_on_from_a_state():
     """Five steps and then three are eight."""
     machine, gibbs = pair("relu", "spin"), Gibbs()

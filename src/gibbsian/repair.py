@@ -83,22 +83,27 @@ def inpaint(
     """Hide columns and draw them anew, with all others held at their values.
 
     Block Gibbs chains with the visible columns clamped start from noise in the hidden ones; the repair
-    is the mean of the conditional means of the last `average` steps.
+    is the mean of the conditional means of the last `average` of all `steps` steps.
 
     Raises
     ------
     GibbsianError
-        If no column or every column is hidden.
+        If no column or every column is hidden, or there is no step.
     """
+    if steps < 1 or average < 1:
+        raise GibbsianError(
+            f"Inpainting needs at least one step and one to average, not {steps} and {average}."
+        )
     if not bool(hidden.any()) or bool(hidden.all()):
         raise GibbsianError(
             "Inpainting needs some columns hidden and some shown; change the range."
         )
+    average = min(average, steps)
     begin = machine.layers[0].domain.noise(len(x), generator).to(x)
     damaged = torch.where(hidden, begin, x)
     clamp = (~hidden, x)
     found = sample(
-        machine, len(x), max(steps - average, 0), start=damaged, clamp=clamp, generator=generator
+        machine, len(x), steps - average, start=damaged, clamp=clamp, generator=generator
     )
     total = torch.zeros_like(x)
     for _ in range(average):

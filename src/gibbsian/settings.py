@@ -8,6 +8,7 @@ from gibbsian.errors import TrainingError
 from gibbsian.machine import BoltzmannMachine
 
 DEFAULT_UPDATES = 6_000
+_BINARY_RATE, _REAL_RATE = 0.1, 0.01
 _MOST_THREADS = 1024  # OpenMP ends the process when it cannot start as many as it is asked for
 
 Bias = float | Sequence[float]
@@ -24,7 +25,7 @@ class Settings:
     batch_size : int
         Rows an update.
     lr : float, optional
-        Learning rate: 0.05 with finitely many visible values, 0.01 with real ones.
+        Learning rate; see `learning_rate` for what suits the units.
     precision_lr : float
         Factor on `lr` for log precisions.
     optimizer, optimizer_options
@@ -142,8 +143,22 @@ def from_dict(values: Mapping[str, Any]) -> Settings:
 
 
 def learning_rate(settings: Settings, machine: BoltzmannMachine) -> float:
-    """Return the learning rate, by default the one that suits the visible units."""
+    """Return the learning rate, by default the one that suits the units.
+
+    0.1 for bits on both sides, and 0.1/(r_v r_h)² for finite values with ranges r: recoded as bits, such
+    couplings are r_v r_h times as large, and so are their gradients. 0.01 for real visible values.
+    """
     if settings.lr is not None:
         return settings.lr
-    finite = all(b is not None for b in machine.layers[0].domain.blocks())
-    return 0.05 if finite else 0.01
+    visible, hidden = (_range(machine, i) for i in (0, 1))
+    if visible is None:
+        return _REAL_RATE
+    return _BINARY_RATE / (visible * (hidden or 1.0)) ** 2
+
+
+def _range(machine: BoltzmannMachine, layer: int) -> float | None:
+    """Return the largest range of values in a layer, or None where one is endless."""
+    blocks = machine.layers[layer].domain.blocks()
+    if any(b is None for b in blocks):
+        return None
+    return max(float(b.max() - b.min()) for b in blocks if b is not None) or 1.0

@@ -164,6 +164,7 @@ def train(
     try:
         if resume and run is not None and run.checkpoints:
             found = run.checkpoint()
+            _trained(run, found, "cpu")  # says in words where machine and checkpoint do not fit
             trainer.load_state_dict(found.tree)
             run.cut(found.step)
             trainer.history = run.metrics()
@@ -196,7 +197,7 @@ def resume(path: str | Path, data: Any = None, progress: bool = True, **hooks: A
     RunError
         If the folder is no run, or its data have changed.
     """
-    config = runs.open_run(path).config
+    config = _complete(runs.open_run(path)).config
     dataset = _reload(config, data)
     options = dict(config["training"])
     for name in ("optimizer", "schedule"):
@@ -227,9 +228,29 @@ def load(path: str | Path, checkpoint: int | str = "latest", device: str = "cpu"
     RunError
         If the folder is no run, or has no good checkpoint.
     """
-    run = runs.open_run(path)
+    run = _complete(runs.open_run(path))
     found = run.checkpoint(checkpoint)
     return _trained(run, found, device)
+
+
+def _complete(run: Run) -> Run:
+    """Return a run whose config.toml has the tables that `train` wrote.
+
+    Raises
+    ------
+    RunError
+        If one is gone.
+    """
+    for name in ("machine", "data", "data.spec", "data.fingerprint", "method", "training"):
+        found: Any = run.config
+        for key in name.split("."):
+            found = found.get(key) if isinstance(found, Mapping) else None
+        if not found:
+            raise RunError(
+                f"{run.path / 'config.toml'} has lost its part {name}; bring the file back as it was, or "
+                "train again."
+            )
+    return run
 
 
 def _trained(run: Run, found: Checkpoint, device: str) -> Trained:
@@ -237,7 +258,13 @@ def _trained(run: Run, found: Checkpoint, device: str) -> Trained:
     machines = []
     for part in ("average", "machine"):
         machine = models.from_spec(run.config["machine"])
-        machine.load_state_dict(state[part])
+        try:
+            machine.load_state_dict(state[part])
+        except RuntimeError:
+            raise RunError(
+                f"The machine in {run.path / 'config.toml'} is not the one of {found.path}; bring the "
+                "configuration back as it was, or train again."
+            ) from None
         machines.append(machine.to(device))
     chains = state["chains"]
     if chains is not None:

@@ -9,7 +9,7 @@ from gibbsian.cli import options as opt
 from gibbsian.errors import GibbsianError
 
 _NUMBER, _WORD, _FLAG = (int, float), (str,), (bool,)
-_PAIRS = (list, dict)
+_PAIRS = (dict, list)
 
 # For each option what a config file may give it.
 _METHOD = {"steps": (int,), "chains": (int,), "refresh": _NUMBER}
@@ -30,7 +30,7 @@ _OTHER = {
 }  # fmt: skip
 _KNOWN = _METHOD | _LOAD | _DIRECT | _OTHER
 _WORDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false",
-          list: "a list", dict: "a table"}  # fmt: skip
+          list: "a list of these", dict: "a table"}  # fmt: skip
 
 
 def merged(path: Path | None, given: Mapping[str, Any], source: str | None) -> dict[str, Any]:
@@ -127,9 +127,19 @@ def _checked(path: Path) -> dict[str, Any]:
                 "the command line, such as batch-size."
             )
         kinds = _KNOWN[name]
-        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        if not _fits(value, kinds):
             wanted = " or ".join(_WORDS[k] for k in kinds if k is not int or float not in kinds)
             raise GibbsianError(
                 f"The config file {path} gives {name} = {value!r}, which must be {wanted}."
             )
     return table
+
+
+def _fits(value: Any, kinds: tuple[type, ...]) -> bool:
+    """Tell whether a value is of one of these kinds; what a list holds, of one of the others."""
+    if isinstance(value, bool):
+        return bool in kinds
+    if isinstance(value, list):
+        single = tuple(set(kinds) - {list, dict}) or (str,)
+        return list in kinds and all(_fits(v, single) for v in value)
+    return isinstance(value, kinds)

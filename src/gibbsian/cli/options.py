@@ -13,10 +13,13 @@ import typer
 from gibbsian.errors import GibbsianError
 
 if TYPE_CHECKING:
+    from gibbsian.data import Dataset
+    from gibbsian.data.dataset import Split
     from gibbsian.machine import BoltzmannMachine
     from gibbsian.trained import Trained
 
 _SEEDS = 2**31
+_SPLITS = ("train", "validation", "test")
 
 
 def _check_seed(seed: int) -> int:
@@ -44,6 +47,24 @@ def open_run(path: Path, checkpoint: str, device: str = "cpu") -> "Trained":
     return load(path, checkpoint, check_device(device))
 
 
+def rows_of(data: "Dataset", split: str, option: str) -> "Split":
+    """Return a part of the data by its name.
+
+    Raises
+    ------
+    GibbsianError
+        If there is no such part.
+    """
+    if split not in _SPLITS:
+        raise GibbsianError(f"{option} takes {', '.join(_SPLITS)}, not {split!r}.")
+    found = getattr(data, split)
+    if found is None or not len(found):
+        raise GibbsianError(
+            f"This run keeps no {split} rows; take others with {option}, or train with --{split} 0.1."
+        )
+    return found
+
+
 def check_device(name: str) -> str:
     """Return the name of a device that is there.
 
@@ -52,16 +73,21 @@ def check_device(name: str) -> str:
     GibbsianError
         If PyTorch knows no such device, or this machine has none.
     """
+    if not has_device(name):
+        raise GibbsianError(f"There is no device {name!r} on this machine; use --device cpu.")
+    return name
+
+
+def has_device(name: str) -> bool:
+    """Tell whether PyTorch can compute on the device."""
     import torch
 
     try:
         torch.empty(1, device=name)
         torch.Generator(name)  # "meta" tensors have no values, and so no generator
     except (RuntimeError, AssertionError):
-        raise GibbsianError(
-            f"There is no device {name!r} on this machine; use --device cpu."
-        ) from None
-    return name
+        return False
+    return True
 
 
 def check_memory(machine: "BoltzmannMachine", chains: int, option: str, frames: int = 0) -> None:

@@ -1,6 +1,5 @@
 """gibbsian reconstruct: denoising and inpainting."""
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -59,27 +58,21 @@ def command(
         opt.output_file(out, ".png")
     trained = opt.open_run(path, checkpoint, device)
     data, machine = trained.data, trained.machine
-    x = data.split(split).tensor(limit=rows, generator=seed).to(next(machine.parameters()))
+    part = opt.rows_of(data, split, "--split")
+    x = part.tensor(limit=rows, generator=seed).to(next(machine.parameters()))
     generator = Generator(device).manual_seed(seed)
     if flip is not None:
         found, name = repair.denoise(machine, x, flip, generator, sweeps), "denoising.png"
     else:
         hidden = repair.hidden_pixels(data.image_shape, *spans).to(x.device)
         found, name = repair.inpaint(machine, x, hidden, generator, steps), "inpainting.png"
-    # On standardised or dequantised columns the error has no unit that anyone would know.
     typer.echo(f"{len(x)} {split} rows, mean squared error per column:")
-    typer.echo(f"  before {found.before:.4f}   after {found.after:.4f}{_share(found)}")
+    typer.echo(f"  before {found.before:.4f}   after {found.after:.4f}")
     if data.image_shape is None:
         return
     target = out or path / name
     _draw(data, found, target)
     typer.echo(f"Wrote {target}.")
-
-
-def _share(found: "Repair") -> str:
-    """Say what part of the damage is left."""
-    share = found.after / found.before if found.before > 0 else math.nan
-    return f"   ({share:.0%} of it left)" if math.isfinite(share) else ""
 
 
 def _draw(data: "Dataset", found: "Repair", target: Path) -> None:

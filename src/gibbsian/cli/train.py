@@ -233,7 +233,12 @@ def _train(
 def _resume(out: Path, how: Mapping[str, Any]) -> "Trained":
     from gibbsian import runs, trained
 
-    opt.check_device(runs.open_run(out).config.get("training", {}).get("device", "cpu"))
+    device = runs.open_run(out).config.get("training", {}).get("device", "cpu")
+    if not opt.has_device(device):
+        raise GibbsianError(
+            f"The run in {out} is trained on {device!r}, which this machine does not have; resume it "
+            "on one that has."
+        )
     return trained.resume(out, **how)
 
 
