@@ -36,7 +36,7 @@ def _exact(machine: BoltzmannMachine, x: torch.Tensor, weights=None) -> dict[str
     weights = torch.ones(len(x)).double() if weights is None else weights
     loss = (table.log_weights - machine.energy(table.states)).logsumexp(dim=0)
     for row, w in zip(x, weights / weights.sum(), strict=True):
-        given = testing.machines._given(machine, row)
+        given = testing.machines.posterior(machine, row)
         loss = loss - w * (given.log_weights - machine.energy(given.states)).logsumexp(dim=0)
     slopes = torch.autograd.grad(loss, list(named.values()))
     return dict(zip(named, slopes, strict=True))
@@ -255,8 +255,8 @@ def test_positive_phase_of_one_hidden_layer_is_exact(name, generator):
     machine = MACHINES[name]()
     x = _rows(machine, 5)
     positive, _, _ = positive_phase(machine, x, generator)
-    tables = [testing.machines._given(machine, row) for row in x]
-    truth = testing.machines._average(
+    tables = [testing.machines.posterior(machine, row) for row in x]
+    truth = testing.machines.mean_statistics(
         machine, [t.states for t in tables], [t.probabilities for t in tables]
     )
     for k, t in truth.items():
@@ -266,7 +266,7 @@ def test_positive_phase_of_one_hidden_layer_is_exact(name, generator):
 def test_positive_phase_of_deep_machines_is_the_posterior():
     machine = MACHINES["deep"]()
     x = _rows(machine, 1)
-    table = testing.machines._given(machine, x[0])
+    table = testing.machines.posterior(machine, x[0])
     truth = machine.mean_statistics(table.states, None, table.probabilities)
     found = [
         positive_phase(machine, x.repeat(300, 1), Generator().manual_seed(s))[0]

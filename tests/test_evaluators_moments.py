@@ -40,6 +40,27 @@ def test_wrong_estimator_would_punish_small_samples() -> None:
     assert float(x.mean()) > 4 * float(x.std()) / 30**0.5
 
 
+def test_conditional_means_of_a_machine_have_its_covariances() -> None:
+    machine = gb.rbm(5, 3)
+    weight = torch.randn(5, 3, generator=torch.Generator().manual_seed(4))
+    machine.joints[0].weight.data.copy_(2 * weight)
+    machine.layers[0].bias.data.copy_(-weight.sum(dim=1))  # symmetric: no unit is stuck
+    machine.layers[1].bias.data.copy_(-weight.sum(dim=0))
+    one = gb.sample(machine, 20_000, 50, generator=1)
+    two = gb.sample(machine, 20_000, 50, generator=2).samples
+    found = compare_moments(one.means, two)
+    assert abs(found.mean_error) < 0.002
+    assert abs(found.covariance_error) < 0.02
+
+
+def test_pairs_within_a_block_are_left_out() -> None:
+    x = draw(4000, 0)
+    x = torch.cat([x, x[:, -1:]], dim=1)
+    y = torch.cat([draw(4000, 1), torch.zeros(4000, 1)], dim=1)
+    whole = compare_moments(x[:, 5:], y[:, 5:] + 0.0, widths=[2])
+    assert whole.covariance_error == 0
+
+
 def test_too_few_rows_get_a_sentence() -> None:
     with pytest.raises(gb.GibbsianError):
         compare_moments(draw(3, 0), draw(40, 1))

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from gibbsian.data import Dataset
@@ -14,6 +15,7 @@ from gibbsian.evaluators.moments import compare_moments
 from gibbsian.machine import BoltzmannMachine
 from gibbsian.report_page import Verdict
 from gibbsian.trained import Trained
+from gibbsian.units import base as unit
 from gibbsian.verdict import judge
 
 
@@ -86,7 +88,10 @@ def assess(
         held_rows = held.tensor(limit=rows, generator=seed).to(next(machine.parameters()))
         if len(machine.layers) == 2:
             energies = free_energies(machine, held_rows)
-        visible = found.traces["noise"].visible
-        if visible and len(visible[max(visible)]) >= 4:
-            moments = compare_moments(visible[max(visible)], held_rows)
+        layers = found.traces["noise"].state.layers
+        with torch.no_grad():
+            means = unit.mean(machine.layers[0], machine.field(0, layers))
+        if len(means) >= 4:
+            widths = machine.layers[0].domain.widths
+            moments = compare_moments(means, held_rows, widths, seed=seed)
     return found, judge(found, energies, trained.history, moments)

@@ -42,8 +42,8 @@ def denoise(
 ) -> Repair:
     """Replace a fraction of the entries by noise, and let the machine take it back.
 
-    Each entry is damaged with probability `flip`: two-valued units turn to their other value, others
-    are redrawn from noise. The repair is E[v | E[h | v]], repeated `sweeps` times.
+    Each entry, a single unit or a one-of-K block as a whole, is damaged with probability `flip`:
+    two-valued units turn to their other value, others are redrawn from noise. The repair is E[v | E[h | v]], repeated `sweeps` times.
 
     Raises
     ------
@@ -52,7 +52,9 @@ def denoise(
     """
     if not 0 <= flip <= 1:
         raise GibbsianError(f"The fraction of flipped entries lies from 0 to 1, not {flip}.")
-    hit = torch.rand(x.shape, generator=generator, dtype=x.dtype, device=x.device) < flip
+    widths = torch.tensor(machine.layers[0].domain.widths, device=x.device)
+    draws = torch.rand((len(x), len(widths)), generator=generator, dtype=x.dtype, device=x.device)
+    hit = (draws < flip).repeat_interleave(widths, dim=1)
     damaged = torch.where(hit, _other(machine, x, generator), x)
     with torch.no_grad():
         repaired = damaged
@@ -143,6 +145,23 @@ def hidden_pixels(
             "columns; give it as 10:17."
         )
     return mask.flatten()
+
+
+def blocks_of(machine: BoltzmannMachine, marked: Bool[Tensor, " entries"]) -> Bool[Tensor, " n"]:
+    """Mark the visible columns that stand for marked entries of a row: one, or K for one of K.
+
+    Raises
+    ------
+    GibbsianError
+        If the machine's visible layer does not have one unit or block for each entry.
+    """
+    widths = torch.tensor(machine.layers[0].domain.widths)
+    if len(widths) != len(marked):
+        raise GibbsianError(
+            f"The machine has {len(widths)} visible units or blocks for {len(marked)} entries of a "
+            "row; mark its columns one by one."
+        )
+    return marked.repeat_interleave(widths)
 
 
 def _other(

@@ -150,10 +150,10 @@ def _training(
     advice: list[str],
 ) -> None:
     """Say whether the machine overfits, and whether it was still learning when it stopped."""
-    gap = found.free_energy_gap
+    gap, overfit = found.free_energy_gap, False
     if gap is not None and held_out is not None and len(held_out) > 1:
-        share = gap / max(float(held_out.std()), 1e-12)
-        overfit = share > _OVERFIT
+        spread = max(float(held_out.std()), 1e-12)
+        overfit = gap > max(_OVERFIT, 3 / len(held_out) ** 0.5) * spread
         findings.append(
             Finding(
                 not overfit,
@@ -179,7 +179,7 @@ def _training(
                 f"({100 * gain:+.1f} %).",
             )
         )
-        if learning:
+        if learning and not overfit:
             advice.append("The fit was still improving: train longer (--updates).")
 
 

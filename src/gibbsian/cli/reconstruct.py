@@ -64,7 +64,8 @@ def command(
     if flip is not None:
         found, name = repair.denoise(machine, x, flip, generator, sweeps), "denoising.png"
     else:
-        hidden = repair.hidden_pixels(data.image_shape, *spans).to(x.device)
+        pixels = repair.hidden_pixels(data.image_shape, *spans)
+        hidden = repair.blocks_of(machine, pixels).to(x.device)
         found, name = repair.inpaint(machine, x, hidden, generator, steps), "inpainting.png"
     typer.echo(f"{len(x)} {split} rows, mean squared error per column:")
     typer.echo(f"  before {found.before:.4f}   after {found.after:.4f}")

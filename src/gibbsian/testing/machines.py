@@ -135,7 +135,7 @@ def check_likelihood_gradient(machine: BoltzmannMachine, table: Table, seed: int
     """With exact averages, `gradient` is that of −log p(x), and averaging a parity changes nothing."""
     m = perturbed(machine, scale=0.0)
     x = noise_state(m, 3, seed)[0]
-    posteriors = [_given(m, row) for row in x]
+    posteriors = [posterior(m, row) for row in x]
 
     def loss() -> Tensor:
         data = [(t.log_weights - m.energy(t.states)).logsumexp(dim=0) for t in posteriors]
@@ -143,7 +143,7 @@ def check_likelihood_gradient(machine: BoltzmannMachine, table: Table, seed: int
 
     with torch.no_grad():
         near(float(loss()), negative_log_likelihood(m, x, table), "−log p", 1e-6, 1e-6)
-        positive = _average(
+        positive = mean_statistics(
             m, [t.states for t in posteriors], [t.probabilities for t in posteriors]
         )
         if len(m.layers) == 2:
@@ -162,15 +162,16 @@ def negative_log_likelihood(
 ) -> float:
     """Return the mean of −log p(x) over rows, in nats, by enumeration."""
     table = enumerate_states(machine) if table is None else table
-    return table.log_z - sum(_given(machine, row).log_z for row in x) / len(x)
+    return table.log_z - sum(posterior(machine, row).log_z for row in x) / len(x)
 
 
-def _given(machine: BoltzmannMachine, row: Tensor) -> Table:
+def posterior(machine: BoltzmannMachine, row: Tensor) -> Table:
+    """List the states of a machine whose visible layer is held at `row`, (n,)."""
     held = {0: Clamp(torch.ones(len(row), dtype=torch.bool), row)}
     return enumerate_states(machine, held)
 
 
-def _average(
+def mean_statistics(
     machine: BoltzmannMachine, states: list[State], weights: list[Tensor]
 ) -> dict[str, Tensor]:
     """Return mean statistics over several tables, each of the same weight."""
