@@ -38,18 +38,18 @@ class Recipe:
     method: Mapping[str, Any] = field(default_factory=dict)
 
 
-_REAL = ["standardise-global", "dequantise"]
+_REAL = ["standardise-global", "dequantise:0.05"]
 _GAUSSIAN = {"lr": 0.01, "biases": {"1": -1.0}}
 
 RECIPES: dict[str, Recipe] = {
     "rbm": Recipe(("binary", "spin", "onehot", "real"), ["auto"], ["auto"], models.rbm),
     "gaussian-rbm": Recipe(
         ("real",), _REAL, ["standardise"], models.gaussian_rbm, _GAUSSIAN,
-        {"chains": 200, "refresh": 0.01},
+        {"chains": 200, "refresh": 0.001},
     ),
     "relu-rbm": Recipe(
         ("real",), _REAL, ["standardise"], models.relu_rbm,
-        {"lr": 0.002, "biases": {"1": -1.0}}, {"chains": 200, "refresh": 0.01},
+        {"lr": 0.002, "biases": {"1": -1.0}}, {"chains": 200, "refresh": 0.001},
     ),
     "softmax-rbm": Recipe(("onehot",), ["threshold", "one-hot"], ["one-hot"], models.rbm),
     "hopfield": Recipe(

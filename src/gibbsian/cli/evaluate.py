@@ -27,14 +27,14 @@ MixingSteps = Annotated[int, typer.Option(help="Gibbs steps of the compared chai
 Rows = Annotated[int, typer.Option(help="Most rows of each split.", min=1)]
 
 _LINES = {
-    "log-likelihood, exact": ("log_likelihood", "exact"),
-    "log-likelihood, AIS (optimistic)": ("log_likelihood", "ais"),
-    "log-likelihood, reverse AIS (pessimistic)": ("log_likelihood", "reverse_ais"),
-    "gap between the two": ("log_likelihood", "gap"),
-    "effective chains of AIS": ("log_likelihood", "ess"),
-    "pseudo-likelihood": ("pseudo_likelihood",),
-    "cross-entropy of reconstruction": ("reconstruction_cross_entropy",),
-    "squared error of reconstruction, per column": ("reconstruction_error",),
+    "log-likelihood, exact": (("log_likelihood", "exact"), ".2f"),
+    "log-likelihood, AIS (optimistic)": (("log_likelihood", "ais"), ".2f"),
+    "log-likelihood, reverse AIS (pessimistic)": (("log_likelihood", "reverse_ais"), ".2f"),
+    "gap between the two": (("log_likelihood", "gap"), ".2f"),
+    "effective chains of AIS": (("log_likelihood", "ess"), ".1f"),
+    "pseudo-likelihood": (("pseudo_likelihood",), ".2f"),
+    "cross-entropy of reconstruction": (("reconstruction_cross_entropy",), ".2f"),
+    "squared error of reconstruction, per column": (("reconstruction_error",), ".4f"),
 }
 
 
@@ -116,10 +116,10 @@ def _table(found: Mapping[str, Any]) -> None:
     table.add_column("")
     for name in splits:
         table.add_column(f"{name}\n{found[name]['rows']:,} rows", justify="right")
-    for label, keys in _LINES.items():
+    for label, (keys, form) in _LINES.items():
         values = [_value(found[name], keys) for name in splits]
         if any(v is not None for v in values):
-            table.add_row(label, *("" if v is None else f"{v:.4g}" for v in values))
+            table.add_row(label, *("" if v is None else format(v, form) for v in values))
     Console(width=100).print(table)
     units = _value(found[splits[0]], ("log_likelihood", "units"))
     if units:

@@ -28,7 +28,7 @@ def command(
     batch_size: Annotated[int, typer.Option(help="Rows an update.", min=1)] = 100,
     lr: Annotated[
         float | None,
-        typer.Option(help="Learning rate.", show_default="0.05; 0.01 or less for real data"),
+        typer.Option(help="Learning rate.", show_default="what suits the units"),
     ] = None,
     limit: Annotated[
         int | None, typer.Option(help="At most so many training rows.", show_default="all")

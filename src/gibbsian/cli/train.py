@@ -66,9 +66,7 @@ _Epochs = Annotated[int | None, _option("Passes over the data.", _LEARNING)]
 _Updates = Annotated[
     int | None, _option("Parameter updates, in place of --epochs.", _LEARNING, "6000")
 ]
-_Lr = Annotated[
-    float | None, _option("Learning rate.", _LEARNING, "0.05; 0.01 or less for real data")
-]
+_Lr = Annotated[float | None, _option("Learning rate.", _LEARNING, "what suits the units")]
 _Optimizer = Annotated[str | None, _option("Name in torch.optim.", _LEARNING, "sgd")]
 _OptimizerOption = Annotated[
     list[str] | None,
