@@ -212,20 +212,17 @@ class Trainer:
                 p.grad = gradient[name]
         self._check(gradient)
         if self.settings.center:
-            # Limits bind inside: a precision that is held back must not leave its share in θ.
+            # Limits bind inside: what they take back must not leave its share in the biases.
             with centring.Step(machine, self.offsets):
-                self.optimizer.step()
-                self._limit()
+                self._move()
         else:
-            self.optimizer.step()
-            self._limit()
+            self._move()
         self.scheduler.step()
         self.step += 1
         if self.step == 1:
             pack(
                 {"optimizer": self.optimizer.state_dict(), "scheduler": self.scheduler.state_dict()}
             )
-        self.keeper.keep()
         self._average()
 
     def _move_offsets(self, positive: Statistics) -> None:
@@ -236,10 +233,13 @@ class Trainer:
             self.offsets[i] = torch.lerp(self.offsets[i], found, rate)
         self.offsets = centring.learnable_offsets(self.machine, self.offsets)
 
-    def _limit(self) -> None:
+    def _move(self) -> None:
+        """Take the optimiser's step, within the limits of precisions and of proper machines."""
+        self.optimizer.step()
         with torch.no_grad():
             for p, low, high in self._limits:
                 p.clamp_(low, high)
+        self.keeper.keep()
 
     def _average(self) -> None:
         # A young average forgets faster, or it would remember the start for long.
