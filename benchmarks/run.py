@@ -91,9 +91,8 @@ def main() -> None:
     }
     for name in ("sweep", "epoch"):
         row = found[name]
-        print(
-            f"{name:6s} ours {row['ours_ms']:8.1f} ms  bare {row['bare_ms']:8.1f} ms  ratio {row['ratio']:.2f}"
-        )
+        times = f"ours {row['ours_ms']:8.1f} ms  bare {row['bare_ms']:8.1f} ms"
+        print(f"{name:6s} {times}  ratio {row['ratio']:.2f}")
     print(f"sweep  {found['sweep']['flips_per_ns']:.3f} flips/ns")
     options.out.write_text(json.dumps(found, indent=1))
     print(f"wrote {options.out}")

@@ -1,7 +1,7 @@
 """The settings of a training run: plain values that a run's config.toml holds."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from gibbsian.errors import TrainingError
@@ -140,6 +140,12 @@ def from_dict(values: Mapping[str, Any]) -> Settings:
             f"There is no training setting {unknown[0]!r}; known are {', '.join(sorted(known))}."
         )
     return Settings(**values)
+
+
+def resolved(settings: Settings, machine: BoltzmannMachine) -> Settings:
+    """Fill in the defaults that depend on the machine, so that a run's file says all there is."""
+    length = {} if settings.updates or settings.epochs else {"updates": DEFAULT_UPDATES}
+    return replace(settings, lr=learning_rate(settings, machine), **length)
 
 
 def learning_rate(settings: Settings, machine: BoltzmannMachine) -> float:

@@ -142,7 +142,7 @@ def train(
         options["schedule"] = schedule
     options.setdefault("threads", torch.get_num_threads())
     dataset = _dataset(machine, data, labels, options.get("seed", 0))
-    chosen = settings.from_dict(options)
+    chosen = settings.resolved(settings.from_dict(options), machine)
     config = _config(machine, dataset, method, chosen)
     if not isinstance(optimizer, str):
         config["training"]["optimizer"] = _BY_HAND
