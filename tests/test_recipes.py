@@ -49,3 +49,21 @@ def test_columns_that_a_model_does_not_take_are_refused() -> None:
         recipes.build("hopfield", data, 5)
     with pytest.raises(gb.GibbsianError, match="no model"):
         recipes.find("rmb")
+
+
+def test_data_of_no_image_go_through_the_transform_of_tables(tmp_path) -> None:
+    path = tmp_path / "x.npy"
+    np.save(path, np.random.default_rng(0).normal([0, 50], [1, 9], (80, 2)))
+    data = recipes.load_data(recipes.find("gaussian-rbm"), path)
+    assert data.transform.names == ["standardise"]
+    assert data.train.tensor().std(dim=0) == pytest.approx([1, 1], abs=0.02)
+    pictures = recipes.load_data(recipes.find("gaussian-rbm"), "digits")
+    assert pictures.transform.names[0] == "standardise-global"
+    chosen = recipes.load_data(recipes.find("gaussian-rbm"), path, transform="identity")
+    assert chosen.transform.names == ["identity"]
+
+
+def test_a_machine_needs_hidden_units() -> None:
+    data = gb.data.load("digits")
+    with pytest.raises(gb.GibbsianError, match="at least 1, not 0"):
+        recipes.build("rbm", data, 0)

@@ -5,6 +5,7 @@ import torch
 
 import gibbsian as gb
 from gibbsian import repair
+from gibbsian.samplers.base import sample
 
 
 def copier() -> gb.BoltzmannMachine:
@@ -37,6 +38,36 @@ def test_no_flips_change_nothing_and_all_flips_turn_everything() -> None:
     assert torch.equal(repair.denoise(spins, 2 * ROWS - 1, 1.0, generator).damaged, 1 - 2 * ROWS)
 
 
+def test_blocks_are_damaged_and_repaired_whole() -> None:
+    machine = gb.rbm(gb.Softmax(5, 3), 2)
+    x = torch.nn.functional.one_hot(torch.zeros(400, 5, dtype=torch.long), 3).float().flatten(1)
+    found = repair.denoise(machine, x, 0.6, torch.Generator().manual_seed(0))
+    machine.check(found.damaged)
+    moved = (found.damaged != x).unflatten(1, (5, 3)).any(dim=2).float().mean()
+    assert float(moved) == pytest.approx(0.6 * 2 / 3, abs=0.04)  # noise is the old value once in 3
+    marked = torch.tensor([False, True, False, False, True])
+    hidden = repair.blocks_of(machine, marked)
+    assert hidden.unflatten(0, (5, 3)).all(dim=1).tolist() == marked.tolist()
+    assert hidden.sum() == 6
+    filled = repair.inpaint(machine, x, hidden, torch.Generator().manual_seed(0), 20, 10)
+    assert torch.allclose(filled.repaired.unflatten(1, (5, 3)).sum(dim=2), torch.ones(400, 5))
+    assert torch.equal(filled.repaired[:, ~hidden], x[:, ~hidden])
+
+
+@pytest.mark.parametrize(("steps", "average"), [(1, 50), (7, 50), (60, 50), (3, 3)])
+def test_inpainting_takes_as_many_steps_as_it_is_asked_for(steps, average, monkeypatch) -> None:
+    taken = []
+
+    def counted(machine, n, steps, **more):
+        taken.append(steps)
+        return sample(machine, n, steps, **more)
+
+    monkeypatch.setattr(repair, "sample", counted)
+    hidden = torch.tensor([False, False, False, True])
+    repair.inpaint(copier(), ROWS, hidden, torch.Generator().manual_seed(1), steps, average)
+    assert sum(taken) == steps
+
+
 def test_inpainting_finds_hidden_bits_and_holds_the_others() -> None:
     hidden = torch.tensor([False, False, False, True])
     found = repair.inpaint(copier(), ROWS, hidden, torch.Generator().manual_seed(1), 100, 20)
@@ -49,7 +80,8 @@ def test_inpainting_agrees_with_the_exact_conditional() -> None:
     weight = torch.randn(3, 2, generator=torch.Generator().manual_seed(2))
     machine.joints[0].weight.data.copy_(2 * weight)
     row = torch.tensor([[1.0, 0.0, 1.0]])
-    both = torch.stack([-machine.free_energy(torch.tensor([[1.0, 0.0, b]])) for b in (0.0, 1.0)])
+    rows = (torch.tensor([[1.0, 0.0, b]]) for b in (0.0, 1.0))
+    both = torch.stack([-machine.free_energy(r).detach() for r in rows])
     exact = float(torch.softmax(both, dim=0)[1])
     mask = torch.tensor([False, False, True])
     found = repair.inpaint(
@@ -80,6 +112,8 @@ def test_hidden_pixels_marks_rows_and_columns() -> None:
         lambda: repair.hidden_pixels((4, 5), slice(0, 4), None),
         lambda: repair.denoise(copier(), ROWS, 1.5, None),
         lambda: repair.inpaint(copier(), ROWS, torch.zeros(4, dtype=torch.bool), None),
+        lambda: repair.inpaint(copier(), ROWS, torch.tensor([True, False] * 2), None, steps=0),
+        lambda: repair.blocks_of(copier(), torch.zeros(5, dtype=torch.bool)),
     ],
 )
 def test_impossible_requests_get_a_sentence(call) -> None:

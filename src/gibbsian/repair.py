@@ -43,7 +43,8 @@ def denoise(
     """Replace a fraction of the entries by noise, and let the machine take it back.
 
     Each entry, a single unit or a one-of-K block as a whole, is damaged with probability `flip`:
-    two-valued units turn to their other value, others are redrawn from noise. The repair is E[v | E[h | v]], repeated `sweeps` times.
+    two-valued units turn to their other value, others are redrawn from noise. The repair is
+    E[v | E[h | v]], repeated `sweeps` times.
 
     Raises
     ------

@@ -53,8 +53,10 @@ def _run() -> int:
 
     # Typer names the base of its usage errors nowhere, and its own page for them is long.
     usage_error: type[Exception] = typer.BadParameter.__bases__[0]
+    bare = len(sys.argv) < 2  # help is shown, and since nothing was done the code says so
     try:
-        return app(prog_name="gibbsian", standalone_mode=False) or 0
+        code = app(["--help"] if bare else None, prog_name="gibbsian", standalone_mode=False) or 0
+        return 2 if bare else code
     except typer.Abort:
         return _INTERRUPTED
     except usage_error as error:

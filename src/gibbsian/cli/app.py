@@ -21,22 +21,19 @@ for module in (train, sample, evaluate, reconstruct, report, info, study, demo):
     app.command(name=module.NAME, help=text, epilog=module.EXAMPLES)(module.command)
 
 
-def _version(wanted: bool) -> None:
+def _version(wanted: bool) -> bool:
     if wanted:
         from gibbsian import __version__
 
         typer.echo(f"gibbsian {__version__}")
         raise typer.Exit
+    return wanted
 
 
-@app.callback(invoke_without_command=True)
+@app.callback()
 def _root(
-    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """Train Boltzmann machines, sample them from noise, and know what to believe."""
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
-        raise typer.Exit(2)

@@ -86,6 +86,8 @@ def _settings(table: Mapping[str, Any]) -> dict[str, Any]:
         value = table.get(f"{kind}_option")
         if value:
             pairs = value if isinstance(value, dict) else opt.table(value, f"--{kind}-option")
+            if kind == "schedule":
+                _check_numbers(pairs)
             settings[f"{kind}_options"] = pairs
     biases = {
         layer: table[name]
@@ -93,6 +95,14 @@ def _settings(table: Mapping[str, Any]) -> dict[str, Any]:
         if name in table
     }
     return settings | ({"biases": biases} if biases else {})
+
+
+def _check_numbers(pairs: Mapping[str, Any]) -> None:
+    for name, value in pairs.items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise GibbsianError(
+                f"--schedule-option takes numbers such as hold=0.2, not {name}={value!r}."
+            )
 
 
 def read(path: Path) -> dict[str, Any]:

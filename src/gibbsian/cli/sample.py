@@ -3,7 +3,7 @@
 import io
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -90,7 +90,7 @@ def _save(trained: "Trained", found: "Samples", out: Path) -> None:
     from gibbsian import checkpoint
 
     visible, buffer = found.samples.cpu(), io.BytesIO()
-    arrays = {"samples": visible.numpy(), "means": found.means.cpu().numpy()}
+    arrays: dict[str, Any] = {"samples": visible.numpy(), "means": found.means.cpu().numpy()}
     try:
         arrays["original"] = trained.data.transform.inverse(visible).numpy()
     except (DataError, RunError) as error:

@@ -38,8 +38,8 @@ def _option(help: str, panel: str, default: str | None = None, **more: Any) -> A
 
 _Source = Annotated[
     str | None,
-    typer.Argument(metavar="DATA", show_default=False, help="digits, mnist, fashion-mnist, cifar10, bars-and-stripes, "
-                   "ising2d, or a .npy, .npz, .csv, .parquet, .h5 or IDX file."),
+    typer.Argument(metavar="DATA", show_default=False, help="digits, mnist, fashion-mnist, cifar10, "
+                   "bars-and-stripes, ising2d, or a .npy, .npz, .csv, .parquet, .h5 or IDX file."),
 ]  # fmt: skip
 _Model = Annotated[
     str | None,
