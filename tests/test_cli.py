@@ -20,6 +20,7 @@ from gibbsian.cli import study as study_command
 from gibbsian.training import Trainer
 
 SMALL = ("--hidden", 4, "--updates", 40, "--limit", 120)
+FIXED = (*SMALL, "--transform", "threshold", "--keep-last", 20)  # rows that no seed draws anew
 QUICK = ("--temperatures", 20, "--chains", 10, "--mixing-steps", 20)
 COMMANDS = ("train", "sample", "evaluate", "reconstruct", "report", "info", "study", "demo")
 
@@ -34,7 +35,7 @@ def _here(tmp_path, monkeypatch) -> None:
 def run(tmp_path_factory) -> Path:
     """A small run on digits, with all of its checkpoints."""
     folder = tmp_path_factory.mktemp("runs") / "digits"
-    works("train", "digits", *SMALL, "--keep-last", 20, "--out", folder)
+    works("train", "digits", *FIXED, "--out", folder)
     return folder
 
 
@@ -98,8 +99,8 @@ def test_python_m_gibbsian_is_the_command_line() -> None:
 def test_every_model_trains_samples_and_is_evaluated(model, tmp_path) -> None:
     out = tmp_path / "run"
     # One-of-K columns need a training row for each of their categories, so all rows there are.
-    found = works("train", "digits", "--model", model, *SMALL, "--limit", 1437, "--out", out)
-    assert "Trained 40 updates" in found.out
+    found = works("train", "digits", "--model", model, "--hidden", 4, "--updates", 8, "--out", out)
+    assert "Trained 8 updates" in found.out
     works("sample", out, "-n", 3, "--steps", 2, "--out", "x.png")
     works("sample", out, "-n", 3, "--steps", 2)
     arrays = np.load("samples.npz")
@@ -144,8 +145,9 @@ def test_all_options_reach_the_run(tmp_path) -> None:
 
 def test_epochs_are_passes_over_the_data() -> None:
     works("train", "digits", "--hidden", 2, "--limit", 120, "--batch-size", 40, "--epochs", 3,
-          "--out", "run")  # fmt: skip
+          "--log-epochs", 1, "--out", "run")  # fmt: skip
     assert runs.open_run("run").checkpoints[-1] == 9
+    assert [r["step"] for r in records(Path("run"))] == [3, 6, 9]
 
 
 def test_a_config_file_gives_options_and_the_command_line_wins() -> None:
@@ -256,7 +258,7 @@ def test_tensorboard(tmp_path) -> None:
     works("train", "digits", *SMALL, "--tensorboard", tmp_path / "tb", "--out", "run")
     found = EventAccumulator(str(tmp_path / "tb")).Reload().Tags()
     assert "reconstruction_error/train" in found["scalars"]
-    assert {"chains", "filters"} <= set(found["images"])
+    assert "filters" in found["images"]
 
 
 # --- seeds ------------------------------------------------------------------------------------
@@ -265,7 +267,7 @@ def test_tensorboard(tmp_path) -> None:
 def test_the_seed_changes_training_and_the_same_one_repeats_it(run) -> None:
     """Named defect: a --seed that changes nothing."""
     for seed in (0, 1):
-        works("train", "digits", *SMALL, "--keep-last", 20, "--seed", seed, "--out", f"s{seed}")
+        works("train", "digits", *FIXED, "--seed", seed, "--out", f"s{seed}")
     assert newest(Path("s0")) == newest(run)
     assert newest(Path("s1")) != newest(run)
 
@@ -329,14 +331,15 @@ def test_a_checkpoint_by_its_number(run) -> None:
     assert not np.array_equal(means(40), means(4))
 
 
-def test_samples_need_no_data_only_their_original_columns_do(run) -> None:
+def test_samples_need_no_data() -> None:
     rng = np.random.default_rng(0)
-    np.save("x.npy", (rng.random((60, 5)) < 0.4).astype(np.uint8))
-    works("train", "x.npy", "--hidden", 2, "--updates", 5, "--out", "run")
+    np.save("x.npy", rng.normal([40, -3], [9, 0.1], (60, 2)).astype(np.float32))
+    works(
+        "train", "x.npy", "--model", "gaussian-rbm", "--hidden", 2, "--updates", 5, "--out", "run"
+    )
     Path("x.npy").unlink()
-    found = works("sample", "run", "--steps", 2)
-    assert "x.npy" in found.notes[0]
-    assert set(np.load("samples.npz")) == {"samples", "means"}
+    works("sample", "run", "-n", 300, "--steps", 20)
+    assert np.load("samples.npz")["original"].mean(axis=0) == pytest.approx([40, -3], abs=3)
 
 
 def test_evaluate_prints_nothing_but_json_and_all_of_its_keys(run) -> None:
@@ -406,6 +409,8 @@ def test_info_tells_what_a_run_is(run) -> None:
     assert table["checkpoints"][-1] == 40
     assert table["config"]["method"]["kind"] == "pcd"
     assert table["metrics"]["step"] == 40
+    table = strict(works("info", run, "--json", "--checkpoint", 8).out)
+    assert table["metrics"]["step"] == 8
 
 
 # --- study and demo ---------------------------------------------------------------------------
@@ -413,7 +418,7 @@ def test_info_tells_what_a_run_is(run) -> None:
 
 def test_study_sets_sizes_against_epochs() -> None:
     found = works("study", "digits", "--hidden", "12,2", "--epochs", 4, "--batch-size", 10, "--lr",
-                  0.3, "--out", "new/study")  # fmt: skip
+                  0.3, "--limit", 800, "--out", "new/study")  # fmt: skip
     table = strict(Path("new/study/study.json").read_text())
     curves = {
         n: [r["exact_pseudo_likelihood"]["validation"] for r in records]
@@ -456,10 +461,11 @@ def test_a_study_that_is_stopped_keeps_what_it_has(monkeypatch) -> None:
 
 
 def test_demo_ends_in_a_report_and_can_be_repeated() -> None:
-    for _ in range(2):
-        found = works("demo", "--updates", 30, "--temperatures", 20, "--mixing-steps", 20)
-        assert "runs/demo/report.html" in found.out
+    works("train", "digits", *SMALL, "--out", "runs/demo")  # stands for the demo of another day
+    found = works("demo", "--updates", 30, "--temperatures", 20, "--mixing-steps", 20)
+    assert "runs/demo/report.html" in found.out
     assert Path("runs/demo/report.html").exists()
+    assert runs.open_run("runs/demo").config["training"]["updates"] == 30
 
 
 # --- stopping and going on --------------------------------------------------------------------
@@ -489,8 +495,8 @@ def test_ctrl_c_in_the_middle_of_an_update_loses_nothing(monkeypatch) -> None:
         assert all(torch.equal(a[k], b[k]) for k in a)
 
 
-LONG = ("train", "digits", "--hidden", "4", "--updates", "800", "--limit", "120", "--log-every",
-        "50", "--checkpoint-every", "20")  # fmt: skip
+LONG = ("train", "digits", "--hidden", "4", "--updates", "600", "--limit", "120", "--log-every",
+        "50", "--checkpoint-every", "30")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -502,10 +508,10 @@ def whole(tmp_path_factory) -> Path:
 
 
 def _until_checkpoints(process: subprocess.Popen, folder: Path) -> None:
-    for _ in range(6000):
+    for _ in range(1500):
         if len(list((folder / "checkpoints").glob("*.json"))) >= 3 or process.poll() is not None:
             return
-        time.sleep(0.005)
+        time.sleep(0.02)
     raise AssertionError("no checkpoint came within half a minute")
 
 
@@ -524,7 +530,7 @@ def test_a_process_that_was_stopped_goes_on_as_if_nothing_was(
     assert process.returncode == code, err
     assert "Traceback" not in err
     assert len(err.splitlines()) == (1 if number == signal.SIGINT else 0)
-    assert runs.open_run(out).checkpoints[-1] < 800
+    assert runs.open_run(out).checkpoints[-1] < 600
     works("train", "--resume", "--out", out)
     assert newest(out) == newest(whole)
     assert records(out) == records(whole)

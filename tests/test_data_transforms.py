@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+import gibbsian as gb
 import gibbsian.data as gd
 from gibbsian.data import steps
 from gibbsian.data.columns import Columns
@@ -297,3 +298,10 @@ def test_float64_or_uint8_input_refused_with_a_dtype_error(dtype):
     big = gd.load(np.arange(40, dtype="uint16").reshape(20, 2) * 1000, transform="identity")
     assert big.train.tensor().max() > 32_767
     assert gd.load(torch.ones(9, 2, dtype=torch.bfloat16)).train.tensor().dtype == torch.float32
+
+
+def test_bits_that_are_constant_in_training_keep_both_values_in_one_hot() -> None:
+    rows = np.zeros((40, 3), np.uint8)
+    rows[:, 1] = np.arange(40) % 2
+    data = gb.data.load(rows.astype(bool), transform="one-hot", validation=0.1, test=0.1)
+    assert data.layout == [("onehot", 2)] * 3

@@ -160,12 +160,6 @@ def test_a_corrupt_config(content, tmp_path):
     one_sentence(error)
 
 
-def test_configure_replaces_the_config(tmp_path):
-    with runs.create(tmp_path, CONFIG) as run:
-        run.configure(CONFIG | {"epochs": 20, "note": None})
-    assert runs.open_run(tmp_path).config == CONFIG | {"epochs": 20}
-
-
 # --- metrics ------------------------------------------------------------------------------------
 
 
@@ -351,7 +345,6 @@ def test_two_trainings_do_not_write_one_run(tmp_path):
             other.lock,
             lambda: other.log({"step": 1}),
             lambda: other.cut(0),
-            lambda: other.configure({}),
             lambda: runs.create(tmp_path, {}, overwrite=True),
         ):
             with pytest.raises(RunError, match=f"being trained by process {os.getpid()}") as error:

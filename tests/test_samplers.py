@@ -312,7 +312,7 @@ def test_data_start_of_rates_draws_bits(generator):
         ({"where": "elsewhere"}, "Chains start from noise, reference, data"),
         ({"where": "data"}, "give them as data="),
         ({"where": "reference"}, "give them as data="),
-        ({"where": "noise", "chains": 0}, "at least 1, not 0"),
+        ({"where": "noise", "chains": 0}, "at least 1, and 0 is not"),
         ({"where": "data", "data": torch.zeros(0, 3)}, "no rows"),
         ({"where": "data", "data": torch.zeros(2, 4)}, "need rows of 3"),
         ({"where": "reference", "data": torch.full((2, 3), 7.0)}, "transform"),
@@ -461,9 +461,9 @@ def test_impossible_holds_are_refused_in_one_sentence(clamp, words):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"steps": -1}, "must not be negative"),
+        ({"steps": -1}, "at least 0, and -1 is not"),
         ({"steps": 3, "record": [4]}, "from 0 to 3"),
-        ({"steps": 3, "record": [-1]}, "from 0 to 3"),
+        ({"steps": 3, "record": [-1]}, "at least 0, and -1 is not"),
         ({"n": 0}, "at least 1"),
         ({"start": "somewhere"}, "Chains start from"),
         ({"start": "data"}, "give them as data="),

@@ -449,4 +449,4 @@ def test_tensorboard_gets_scalars_and_pictures(tmp_path) -> None:
 
     events = EventAccumulator(str(tmp_path / "board")).Reload()
     assert "reconstruction_error/validation" in events.Tags()["scalars"]
-    assert {"chains", "filters"} <= set(events.Tags()["images"])
+    assert {"samples", "filters"} <= set(events.Tags()["images"])

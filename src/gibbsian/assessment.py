@@ -62,6 +62,10 @@ def evaluate(
         If there are no data, or they do not fit the machine.
     """
     machine = subject.machine if isinstance(subject, Trained) else subject
+    if not isinstance(machine, BoltzmannMachine):
+        raise GibbsianError(
+            f"What is evaluated is a machine or a run that gibbsian.load opened, not {subject!r:.60}."
+        )
     if data is None:
         if not isinstance(subject, Trained):
             raise GibbsianError("A machine alone has no data to be evaluated on; give them too.")

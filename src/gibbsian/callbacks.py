@@ -1,6 +1,8 @@
 """Callbacks: what happens besides the updates of a training run."""
 
-from typing import TYPE_CHECKING, Any
+import math
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from gibbsian.errors import TrainingError
 
@@ -51,24 +53,37 @@ class EarlyStopping(Callback):
         self.monitor, self.patience, self.tolerance = monitor, patience, tolerance
         self.best, self.waited = float("inf"), 0
 
+    def on_start(self, trainer: "Trainer") -> None:
+        """Refuse a part of the data that there is not; a run that was stopped stays so."""
+        split = self.monitor.partition(".")[2]
+        if split and split not in trainer.monitored:
+            raise self._missing()
+        self._stop_if_due(trainer)
+
     def on_metrics(self, trainer: "Trainer", record: dict[str, Any]) -> None:
         """Compare with the best value so far, and ask the trainer to stop."""
         name, _, split = self.monitor.partition(".")
         value = record.get(name)
         value = value.get(split) if isinstance(value, dict) else value
         if not isinstance(value, float):
-            raise TrainingError(
-                f"Early stopping watches {self.monitor!r}, which this run does not measure; choose one "
-                "of its metrics, or give the data a validation part."
-            )
+            raise self._missing()
         if name == "pseudo_likelihood":
             value = -value  # the one metric that rises as the fit improves
         if value < self.best - self.tolerance:
             self.best, self.waited = value, 0
         else:
             self.waited += 1
+        self._stop_if_due(trainer)
+
+    def _stop_if_due(self, trainer: "Trainer") -> None:
         if self.waited >= self.patience:
             trainer.stop(f"{self.monitor} did not improve for {self.patience} records")
+
+    def _missing(self) -> TrainingError:
+        return TrainingError(
+            f"Early stopping watches {self.monitor!r}, which this run does not measure; choose one "
+            "of its metrics, or give the data a validation part."
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Return the best value and how long it has stood."""
@@ -82,9 +97,16 @@ class EarlyStopping(Callback):
 class ProgressBar(Callback):
     """Shows a live bar with the time left and the newest metrics, on standard error."""
 
+    _SHORT: ClassVar[dict[str, str]] = {
+        "reconstruction_error": "reconstruction", "cross_entropy": "cross-entropy",
+        "pseudo_likelihood": "pseudo-likelihood", "free_energy_gap": "free-energy gap",
+        "weight_norm": "weights",
+    }  # fmt: skip
+
     def on_start(self, trainer: "Trainer") -> None:
         """Draw the bar."""
-        from rich.console import Console
+        from rich.console import Console, Group
+        from rich.live import Live
         from rich.progress import (
             BarColumn,
             MofNCompleteColumn,
@@ -93,14 +115,18 @@ class ProgressBar(Callback):
             TimeElapsedColumn,
             TimeRemainingColumn,
         )  # fmt: skip
+        from rich.text import Text
 
         self._bar = Progress(
             TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-            TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[metrics]}"),
-            console=Console(stderr=True), refresh_per_second=4,
+            TextColumn("left"), TimeRemainingColumn(),
         )  # fmt: skip
-        self._task = self._bar.add_task("", total=trainer.total, completed=trainer.step, metrics="")
-        self._bar.start()
+        self._task = self._bar.add_task("", total=trainer.total, completed=trainer.step)
+        self._metrics = Text(style="dim")
+        self._live = Live(
+            Group(self._bar, self._metrics), console=Console(stderr=True), refresh_per_second=4
+        )
+        self._live.start()
 
     def on_update(self, trainer: "Trainer") -> None:
         """Move the bar, now and then."""
@@ -108,24 +134,26 @@ class ProgressBar(Callback):
             self._bar.update(self._task, completed=trainer.step)
 
     def on_metrics(self, trainer: "Trainer", record: dict[str, Any]) -> None:
-        """Show the newest metrics."""
-        short = {"reconstruction_error": "rec", "cross_entropy": "xent", "pseudo_likelihood": "PL"}
+        """Show the newest metrics: those of training and of validation rows with a stroke between."""
         parts = []
-        for name, label in short.items():
+        for name, label in self._SHORT.items():
             value = record.get(name)
-            if isinstance(value, dict):
-                value = value.get("validation", value.get("train"))
-            if isinstance(value, float):
-                parts.append(f"{label} {value:.4g}")
-        self._bar.update(self._task, completed=trainer.step, metrics=" ".join(parts))
+            numbers = list(value.values()) if isinstance(value, dict) else [value]
+            if all(isinstance(x, float) for x in numbers):
+                parts.append(f"{label} " + " / ".join(f"{x:.4g}" for x in numbers))
+        self._metrics.plain = ", ".join(parts)
+        self._bar.update(self._task, completed=trainer.step)
 
     def on_end(self, trainer: "Trainer") -> None:
         """Leave the bar as it stands."""
-        self._bar.stop()
+        self._live.stop()
 
 
 class TensorBoard(Callback):
-    """Writes metrics, and pictures of chains and filters, for TensorBoard.
+    """Writes metrics, and pictures of samples and filters, for TensorBoard.
+
+    Samples are the persistent chains, or, where a method keeps none, chains from noise after 100
+    steps of the averaged machine. Where a run is resumed, what it had written later is cut.
 
     Parameters
     ----------
@@ -135,17 +163,28 @@ class TensorBoard(Callback):
     Raises
     ------
     TrainingError
-        If the `tensorboard` package is missing.
+        If the `tensorboard` package is missing, or (at the start) the folder cannot be written.
     """
 
     def __init__(self, folder: str) -> None:
-        try:
-            from torch.utils.tensorboard.writer import SummaryWriter
-        except ImportError:
+        if find_spec("tensorboard") is None:
             raise TrainingError(
                 "TensorBoard is not installed; install it with: pip install 'gibbsian[tensorboard]'."
+            )
+        self.folder = folder
+
+    def on_start(self, trainer: "Trainer") -> None:
+        """Open the file of this process."""
+        from torch.utils.tensorboard.writer import SummaryWriter
+
+        cut = trainer.step + 1 if trainer.step else None
+        try:
+            self._writer = SummaryWriter(self.folder, purge_step=cut)
+        except OSError as error:
+            raise TrainingError(
+                f"TensorBoard's folder {self.folder} cannot be written ({error.strerror}); choose "
+                "another one."
             ) from None
-        self._writer = SummaryWriter(folder)
 
     def on_metrics(self, trainer: "Trainer", record: dict[str, Any]) -> None:
         """Write every number of the record, and the pictures."""
@@ -153,17 +192,23 @@ class TensorBoard(Callback):
             for split, number in (value if isinstance(value, dict) else {"": value}).items():
                 if isinstance(number, int | float):
                     self._writer.add_scalar(f"{name}/{split}".rstrip("/"), number, trainer.step)
-        shape = trainer.data.image_shape
-        if shape is None:
-            return
-        from gibbsian.plots import tile
+        if trainer.data.image_shape is not None:
+            from gibbsian.plots import tile
 
+            images = trainer.data.to_images(self._samples(trainer))
+            grid = tile(images.reshape(len(images), -1), images.shape[1:])
+            self._writer.add_image("samples", _planes(grid), trainer.step)
+            filters = trainer.averaged.joints[0].weight.detach().T[:64].cpu()
+            if filters.shape[1] == math.prod(trainer.data.image_shape):
+                grid = tile(filters, trainer.data.image_shape, normalise="symmetric")
+                self._writer.add_image("filters", _planes(grid), trainer.step)
+
+    def _samples(self, trainer: "Trainer") -> Any:
         if trainer.chains is not None:
-            grid = tile(trainer.chains.layers[0][:64].cpu(), shape)
-            self._writer.add_image("chains", _planes(grid), trainer.step)
-        filters = trainer.averaged.joints[0].weight.detach().T[:64].cpu()
-        grid = tile(filters, shape, normalise="symmetric")
-        self._writer.add_image("filters", _planes(grid), trainer.step)
+            return trainer.chains.layers[0][:64]
+        from gibbsian.samplers import sample
+
+        return sample(trainer.averaged, 64, 100, generator=trainer.settings.seed).samples
 
     def on_end(self, trainer: "Trainer") -> None:
         """Flush the files."""

@@ -110,15 +110,19 @@ def _principal(machine: BoltzmannMachine, data: Float[Tensor, "rows n"]) -> None
     directions = (torch.from_numpy(pca.components_) / spread[:, None])[useful].T.to(weight)
     weight[:, : directions.shape[1]] += directions
     visible, hidden = machine.layers[0], machine.layers[1]
-    mean = data.to(weight).mean(dim=0)
-    fields = machine.joints[0].up(mean)
-    leaf = dict(hidden.named_parameters()).get("bias")
-    if leaf is not None and leaf.requires_grad:
-        leaf.sub_(fields)
-    pull = machine.joints[0].down(unit.mean(hidden, fields))
-    bias = dict(visible.named_parameters()).get("bias")
-    if bias is not None and bias.requires_grad:
-        bias.sub_(pull)
+    fields = machine.joints[0].up(data.to(weight).mean(dim=0))
+    _take_back(hidden, fields)
+    _take_back(visible, machine.joints[0].down(unit.mean(hidden, fields)))
+
+
+def _take_back(units: Units, row: Tensor) -> None:
+    """Subtract a row from the learned linear parameters of a layer, family by family."""
+    first = 0
+    for leaf in unit.leaves(units):
+        bias = leaf.get_parameter("bias")
+        if bias.requires_grad:
+            bias.sub_(row[first : first + leaf.size])
+        first += leaf.size
 
 
 def _set_bias(machine: BoltzmannMachine, layer: int, value: float | Iterable[float]) -> None:

@@ -37,6 +37,8 @@ def build(
 ) -> Optimizer:
     """Make an optimiser from a name of `torch.optim`, or from a function of parameter groups.
 
+    Each group carries its learning rate as ``"lr"``, so a rate that the function gives has no effect.
+
     Raises
     ------
     TrainingError
@@ -46,7 +48,14 @@ def build(
     groups = list(groups)
     if callable(optimizer):
         made = optimizer(groups)
+        if not isinstance(made, Optimizer):
+            raise TrainingError(
+                "The optimiser's function must return a torch.optim optimiser for the parameter groups "
+                f"it is given, not {type(made).__name__}."
+            )
     else:
+        if "lr" in (options or {}):
+            raise TrainingError("The learning rate is a setting of its own: give it as lr.")
         if optimizer.lower() not in names():
             raise TrainingError(
                 f"There is no optimiser {optimizer!r} that fits; known are {', '.join(names())}."

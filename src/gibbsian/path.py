@@ -45,8 +45,10 @@ def data_statistics(
 def fit_units(units: Units, mean: Mapping[str, Tensor], rows: int) -> None:
     """Set the units' parameters to the independent units with these (smoothed) mean statistics."""
     with torch.no_grad():
-        for name, value in units.domain.natural(mean, rows).items():
-            units.get_parameter(name).copy_(value)
+        # On the CPU, in float64, which not every device has.
+        for name, value in units.domain.natural({k: t.cpu() for k, t in mean.items()}, rows).items():
+            p = units.get_parameter(name)
+            p.copy_(value.to(p.dtype))
 
 
 def reference(

@@ -24,14 +24,11 @@ class Keeper:
     ----------
     vector : Tensor or None
         The power iteration's vector over the even layers; it is part of a run's state.
-    times : int
-        How often the couplings were scaled down.
     """
 
     def __init__(self, machine: BoltzmannMachine) -> None:
         self.machine = machine
         self.vector: Tensor | None = None
-        self.times = 0
         scales = [unit.tail_precision(u).rsqrt() for u in machine.layers]
         neighbours = itertools.pairwise(scales)
         self.needed = any(bool(a.any()) and bool(b.any()) for a, b in neighbours)
@@ -46,7 +43,6 @@ class Keeper:
                 return False
             for c in self.machine.joints:
                 c.weight.mul_(MARGIN / norm)
-        self.times += 1
         return True
 
     def _norm(self) -> float:
@@ -54,11 +50,12 @@ class Keeper:
         scales = [unit.tail_precision(u).rsqrt() for u in machine.layers]
         sizes = [machine.sizes[i] for i in machine.parity(0)]
         rounds = _MORE_ITERATIONS
+        first = torch.ones(sum(sizes), dtype=scales[0].dtype, device=scales[0].device)
         if self.vector is None:
-            self.vector = torch.ones(sum(sizes), dtype=scales[0].dtype, device=scales[0].device)
-            rounds = _FIRST_ITERATIONS
-        norm = 0.0
+            self.vector, rounds = first, _FIRST_ITERATIONS
+        before = image = self.vector
         for _ in range(rounds):
+            before = self.vector
             state = [torch.zeros_like(s) for s in scales]
             for i, part in zip(machine.parity(0), self.vector.split(sizes), strict=True):
                 state[i] = part * scales[i]
@@ -66,7 +63,8 @@ class Keeper:
                 for i, f in machine.fields(parity, state).items():
                     state[i] = f * scales[i] * (scales[i] if parity else 1)
             image = torch.cat([state[i] for i in machine.parity(0)])
-            square = float(image.norm() / self.vector.norm().clamp(min=1e-30))
-            norm = square**0.5
-            self.vector = image / image.norm().clamp(min=1e-30)
-        return norm
+            size = image.norm()
+            # Couplings of zero leave no direction to go on from.
+            self.vector = torch.where(size > 0, image / size.clamp(min=1e-30), first)
+        # Read once: on a GPU the host waits for it.
+        return float(image.norm() / before.norm().clamp(min=1e-30)) ** 0.5

@@ -88,7 +88,7 @@ def report(
         tomli_w.dumps(trained.config),
     )  # fmt: skip
     checkpoint.publish({
-        folder / "evaluation.json": json.dumps(found.as_dict(), indent=1).encode(),
+        folder / "evaluation.json": json.dumps(found.as_dict(), indent=1, allow_nan=False).encode(),
         folder / "report.html": page.encode(),
     })  # fmt: skip
     return Report(folder / "report.html", verdict, found)
@@ -289,7 +289,7 @@ class _Sections:
         plain, _ = self._pictures(repair.reconstruct(machine, x))
         rows, shape = self._pictures(x)
         images = []
-        figure = plots.reconstructions(rows, rows, plain, shape)
+        figure = plots.reconstructions(rows, None, plain, shape)
         path = self._save(figure, "reconstructions")
         images.append((path, "rows and reconstructions", f"{self.held} rows and E[v | E[h | v]]."))
         whole = self.splits[self.held][:1000]

@@ -156,19 +156,6 @@ class Run:
             if later > step:
                 checkpoint.drop(self.checkpoint_folder, later)
 
-    def configure(self, config: Mapping[str, Any]) -> None:
-        """Replace ``config.toml`` atomically, when a resume changes a setting such as its length.
-
-        Raises
-        ------
-        RunError, TrainingError
-            As `create` does.
-        """
-        plain = plain_config(config)
-        self.lock()
-        checkpoint.publish({self.path / _CONFIG: _toml(plain)})
-        self.config = plain
-
     def lock(self) -> None:
         """Take the writer's lock of the folder, unless it is held already.
 
@@ -274,7 +261,7 @@ def _check_vacant(path: Path, overwrite: bool) -> None:
         if overwrite:
             return
         raise RunError(
-            f"{path} already holds a run; resume it, ask to overwrite it, or choose another folder."
+            f"{path} already holds a run; resume it, overwrite it (--overwrite), or choose another folder."
         )
     if not all(map(_is_blank, present)):
         raise RunError(

@@ -1,15 +1,17 @@
-"""Named learning-rate schedules, on PyTorch's own scheduler."""
+"""Named learning-rate schedules, on PyTorch's own scheduler, and schedulers given as functions."""
 
 import inspect
 import math
 from collections.abc import Callable, Mapping
 
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
 from gibbsian.errors import TrainingError
+from gibbsian.packing import pack
 
 Factor = Callable[[float], float]
+SchedulerFactory = Callable[[Optimizer], LRScheduler]
 
 
 def constant(total: int) -> Factor:
@@ -48,14 +50,19 @@ SCHEDULES: dict[str, Callable[..., Factor]] = {
 }
 
 
-def build(name: str, options: Mapping[str, float], optimizer: Optimizer, total: int) -> LambdaLR:
-    """Make the scheduler of a named schedule over `total` updates.
+def build(
+    name: str | SchedulerFactory, options: Mapping[str, float], optimizer: Optimizer, total: int
+) -> LRScheduler:
+    """Make the scheduler of a named schedule, or by a function of the optimiser, over `total` updates.
 
     Raises
     ------
     TrainingError
-        If the name or an option is unknown, or an option is not a finite number.
+        If the name or an option is unknown, an option is not a finite number, or the function's
+        scheduler cannot be used.
     """
+    if callable(name):
+        return _checked(name(optimizer), total)
     if name not in SCHEDULES:
         raise TrainingError(f"There is no schedule {name!r}; known are {', '.join(SCHEDULES)}.")
     known = list(inspect.signature(SCHEDULES[name]).parameters)[1:]
@@ -67,3 +74,22 @@ def build(name: str, options: Mapping[str, float], optimizer: Optimizer, total: 
                 f"least 0, not {key}={value!r}."
             )
     return LambdaLR(optimizer, SCHEDULES[name](total, **options))
+
+
+def _checked(made: LRScheduler, total: int) -> LRScheduler:
+    """Refuse a scheduler that cannot make `total` steps, or cannot be resumed."""
+    if not isinstance(made, LRScheduler) or isinstance(made, ReduceLROnPlateau):
+        raise TrainingError(
+            f"The schedule's function must return a scheduler that steps without a metric, not "
+            f"{type(made).__name__}; use another class of torch.optim.lr_scheduler."
+        )
+    if getattr(made, "total_steps", total) < total:
+        raise TrainingError(
+            f"This scheduler ends after {made.total_steps} steps, and the run has {total}; make it for "  # type: ignore[attr-defined]
+            "as many steps as there are updates."
+        )
+    try:
+        pack({"scheduler": made.state_dict()})
+    except TrainingError as error:
+        raise TrainingError(f"This scheduler cannot be used: {error}") from None
+    return made

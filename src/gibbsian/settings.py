@@ -4,6 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
+import torch
+
+from gibbsian.arguments import number, whole
 from gibbsian.errors import TrainingError
 from gibbsian.machine import BoltzmannMachine
 
@@ -12,6 +15,21 @@ _BINARY_RATE, _REAL_RATE = 0.1, 0.01
 _MOST_THREADS = 1024  # OpenMP ends the process when it cannot start as many as it is asked for
 
 Bias = float | Sequence[float]
+
+_ENDLESS = float("inf")
+_COUNTS = (
+    "epochs", "updates", "batch_size", "log_every", "log_epochs", "checkpoint_every", "keep_last",
+    "keep_every", "patience", "monitor_rows", "threads",
+)  # fmt: skip
+_NUMBERS = {
+    "precision_lr": (0, _ENDLESS), "tolerance": (0, _ENDLESS), "scale": (0, _ENDLESS),
+    "average": (0, 1), "offset_rate": (0, 1),
+}  # fmt: skip
+_KINDS: dict[str, tuple[type, str]] = {
+    **dict.fromkeys(("optimizer", "schedule", "weights", "monitor", "device"), (str, "a word")),
+    **dict.fromkeys(("optimizer_options", "schedule_options", "biases"), (Mapping, "a table")),
+    "center": (bool, "true or false"),
+}
 
 
 @dataclass(frozen=True)
@@ -44,12 +62,12 @@ class Settings:
         See `gibbsian.initialise.initialise`; `biases` is keyed by layer number.
     seed : int
         Seed of all randomness.
-    log_every : int, optional
-        Updates between records of metrics; about a hundred records a run unless given.
+    log_every, log_epochs : int, optional
+        Updates, or epochs, between records of metrics; about a hundred records a run unless given.
     checkpoint_every : int, optional
         Updates between checkpoints; about ten a run unless given.
     keep_last, keep_every
-        Checkpoints kept: the last so many, and those whose update is a multiple of `keep_every`.
+        Checkpoints kept: the last so many, and one at every multiple of `keep_every` updates.
     patience, tolerance, monitor
         Stop early after `patience` records in which `monitor` fell by less than `tolerance`.
     monitor_rows : int
@@ -79,6 +97,7 @@ class Settings:
     biases: Mapping[str, Bias] = field(default_factory=dict)
     seed: int = 0
     log_every: int | None = None
+    log_epochs: int | None = None
     checkpoint_every: int | None = None
     keep_last: int = 3
     keep_every: int | None = None
@@ -99,26 +118,28 @@ class Settings:
         """
         if self.epochs is not None and self.updates is not None:
             raise TrainingError("Give the length of a run as epochs or as updates, not as both.")
-        counts = ("epochs", "updates", "batch_size", "log_every", "checkpoint_every", "keep_last",
-                  "keep_every", "patience", "monitor_rows", "threads")  # fmt: skip
-        for name in counts:
-            value = getattr(self, name)
-            if value is not None and (type(value) is not int or value < 1):
-                raise TrainingError(f"{name} must be a whole number of at least 1, not {value!r}.")
-        if self.lr is not None and not 0 < self.lr < float("inf"):
+        if self.log_epochs is not None and self.log_every is not None:
+            raise TrainingError("Give log_every in updates or log_epochs, not both of them.")
+        for name in _COUNTS:
+            if getattr(self, name) is not None:
+                whole(getattr(self, name), name, error=TrainingError)
+        for name, (low, high) in _NUMBERS.items():
+            value = number(getattr(self, name), name, TrainingError)
+            if not low <= value < high:
+                limit = "0 or positive" if high == _ENDLESS else f"at least {low:g} and below {high:g}"
+                raise TrainingError(f"{name} must be {limit}, not {value!r}.")
+        if self.lr is not None and number(self.lr, "The learning rate", TrainingError) <= 0:
             raise TrainingError(f"The learning rate must be a positive number, not {self.lr!r}.")
-        for name in ("precision_lr", "tolerance"):
-            if not getattr(self, name) >= 0:
-                raise TrainingError(f"{name} must be 0 or positive, not {getattr(self, name)!r}.")
         if self.threads is not None and self.threads > _MOST_THREADS:
             raise TrainingError(f"threads must be at most {_MOST_THREADS}, not {self.threads}.")
         if type(self.seed) is not int or not 0 <= self.seed < 2**31:
             raise TrainingError(
                 f"The seed must be a whole number from 0 to {2**31 - 1}, not {self.seed!r}."
             )
-        for name in ("average", "offset_rate"):
-            if not 0 <= getattr(self, name) < 1:
-                raise TrainingError(f"{name} must lie in [0, 1), not {getattr(self, name)!r}.")
+        for name, (kind, word) in _KINDS.items():
+            if not isinstance(getattr(self, name), kind):
+                raise TrainingError(f"{name} must be {word}, and {getattr(self, name)!r} is not.")
+        _check_biases(self.biases)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the settings as plain values; those that are None are left out."""
@@ -139,7 +160,28 @@ def from_dict(values: Mapping[str, Any]) -> Settings:
         raise TrainingError(
             f"There is no training setting {unknown[0]!r}; known are {', '.join(sorted(known))}."
         )
-    return Settings(**values)
+    plain = {k: _plain(v) for k, v in values.items()}
+    if isinstance(plain.get("device"), torch.device):
+        plain["device"] = str(plain["device"])
+    if isinstance(plain.get("biases"), Mapping):
+        plain["biases"] = {str(k): _plain(v) for k, v in plain["biases"].items()}
+    return Settings(**plain)
+
+
+def _plain(value: Any) -> Any:
+    """Turn NumPy's and PyTorch's numbers and arrays into Python's numbers and lists."""
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def _check_biases(biases: Mapping[str, Bias]) -> None:
+    for layer, value in biases.items():
+        if not str(layer).isdecimal():
+            raise TrainingError(
+                f"First biases are given by the number of their layer, 0 for the visible one, not by "
+                f"{layer!r}."
+            )
+        for x in value if isinstance(value, list | tuple) else [value]:
+            number(x, f"The bias of layer {layer}", TrainingError)
 
 
 def resolved(settings: Settings, machine: BoltzmannMachine) -> Settings:

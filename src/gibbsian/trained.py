@@ -10,11 +10,11 @@ from typing import Any
 import torch
 
 from gibbsian import data as datasets
-from gibbsian import estimators, models, runs, settings
+from gibbsian import devices, estimators, models, recipes, runs, settings
 from gibbsian.callbacks import Callback, ProgressBar, TensorBoard
 from gibbsian.checkpoint import Checkpoint
-from gibbsian.data import Dataset
-from gibbsian.errors import RunError
+from gibbsian.data import Dataset, Transform
+from gibbsian.errors import RunError, TrainingError
 from gibbsian.estimators import PCD, Estimator
 from gibbsian.machine import BoltzmannMachine
 from gibbsian.optimizers import OptimizerFactory
@@ -56,6 +56,12 @@ class Trained:
     config: dict[str, Any]
     run: Run | None = None
     dataset: Dataset | None = None
+    fitted: Transform | None = None
+
+    @property
+    def transform(self) -> Transform:
+        """The fitted transform of the data, which a run holds even where its data are gone."""
+        return self.data.transform if self.fitted is None else self.fitted
 
     @cached_property
     def data(self) -> Dataset:
@@ -135,14 +141,16 @@ def train(
     Tieleman (2008), "Training restricted Boltzmann machines using approximations to the likelihood
     gradient"; Melchior, Fischer & Wiskott (2016), "How to center deep Boltzmann machines".
     """
-    method = method or PCD()
+    method = PCD() if method is None else method
+    _check_kinds(machine, method, optimizer, schedule)
     if isinstance(optimizer, str):
         options["optimizer"] = optimizer
     if isinstance(schedule, str):
         options["schedule"] = schedule
-    options.setdefault("threads", torch.get_num_threads())
-    dataset = _dataset(machine, data, labels, options.get("seed", 0))
+    if options.get("threads") is None:
+        options["threads"] = _threads(out if resume else None)
     chosen = settings.resolved(settings.from_dict(options), machine)
+    dataset = _dataset(machine, data, labels, chosen.seed)
     config = _config(machine, dataset, method, chosen)
     if not isinstance(optimizer, str):
         config["training"]["optimizer"] = _BY_HAND
@@ -174,8 +182,25 @@ def train(
             run.close()
     return Trained(
         trainer.averaged, trainer.machine, trainer.chains, trainer.step, trainer.history, config,
-        run, dataset,
+        run, dataset, dataset.transform,
     )  # fmt: skip
+
+
+def _check_kinds(machine: Any, method: Any, optimizer: Any, schedule: Any) -> None:
+    """Refuse arguments of the wrong kind in words."""
+    if not isinstance(machine, BoltzmannMachine):
+        raise TrainingError(f"What is trained is a machine, such as gb.rbm(64, 100), not {machine!r}.")
+    if not isinstance(method, Estimator):
+        raise TrainingError(f"The method is an object such as gb.PCD() or gb.CD(), not {method!r}.")
+    for what, value in (("optimiser", optimizer), ("schedule", schedule)):
+        if not isinstance(value, str) and not callable(value):
+            raise TrainingError(f"The {what} is a name or a function, not {value!r}.")
+
+
+def _threads(out: str | Path | None) -> int:
+    """Return the threads to use where none are given: those of the run that goes on, else PyTorch's."""
+    stored = {} if out is None else runs.open_run(out).config.get("training", {})
+    return stored.get("threads", torch.get_num_threads())
 
 
 def resume(path: str | Path, data: Any = None, progress: bool = True, **hooks: Any) -> Trained:
@@ -190,7 +215,8 @@ def resume(path: str | Path, data: Any = None, progress: bool = True, **hooks: A
     progress : bool
         Show a live bar.
     **hooks
-        ``callbacks``, ``optimizer`` and ``schedule`` as `train` takes them, where they were functions.
+        ``callbacks`` and ``tensorboard`` as `train` takes them; ``optimizer`` and ``schedule`` where
+        they were functions, ``method`` where it had a sampler of its own.
 
     Raises
     ------
@@ -198,6 +224,12 @@ def resume(path: str | Path, data: Any = None, progress: bool = True, **hooks: A
         If the folder is no run, or its data have changed.
     """
     config = _complete(runs.open_run(path)).config
+    known = {"callbacks", "tensorboard", "optimizer", "schedule", "method"}
+    if set(hooks) - known:
+        raise RunError(
+            f"A run goes on as it was made, so resume takes no {sorted(set(hooks) - known)[0]}; it takes "
+            f"{', '.join(sorted(known))}."
+        )
     dataset = _reload(config, data)
     options = dict(config["training"])
     for name in ("optimizer", "schedule"):
@@ -205,13 +237,16 @@ def resume(path: str | Path, data: Any = None, progress: bool = True, **hooks: A
             options[name] = hooks.pop(name)
         elif options.get(name) == _BY_HAND:
             raise RunError(f"This run's {name} was {_BY_HAND}; hand it to resume as {name}=….")
+    method = hooks.pop("method", None) or estimators.from_spec(config["method"])
     return train(
-        models.from_spec(config["machine"]), dataset, estimators.from_spec(config["method"]),
-        out=path, resume=True, progress=progress, **hooks, **options,
+        models.from_spec(config["machine"]), dataset, method, out=path, resume=True,
+        progress=progress, **hooks, **options,
     )  # fmt: skip
 
 
-def load(path: str | Path, checkpoint: int | str = "latest", device: str = "cpu") -> Trained:
+def load(
+    path: str | Path, checkpoint: int | str = "latest", device: str = "cpu", data: Any = None
+) -> Trained:
     """Open a run: its machine, chains, history and configuration.
 
     Parameters
@@ -222,6 +257,9 @@ def load(path: str | Path, checkpoint: int | str = "latest", device: str = "cpu"
         Which checkpoint, by its number of updates.
     device : str
         Where the machine should live.
+    data : array or Dataset, optional
+        Needed only where the run was trained on an array that no file holds, and its data are
+        asked for.
 
     Raises
     ------
@@ -229,8 +267,10 @@ def load(path: str | Path, checkpoint: int | str = "latest", device: str = "cpu"
         If the folder is no run, or has no good checkpoint.
     """
     run = _complete(runs.open_run(path))
-    found = run.checkpoint(checkpoint)
-    return _trained(run, found, device)
+    found = _trained(run, run.checkpoint(checkpoint), str(devices.find(device)))
+    if data is not None:
+        found.dataset = _reload(run.config, data)
+    return found
 
 
 def _complete(run: Run) -> Run:
@@ -271,15 +311,22 @@ def _trained(run: Run, found: Checkpoint, device: str) -> Trained:
         layers = tuple(t.to(device) for t in chains["layers"])
         chains = ChainState(layers, {k: t.to(device) for k, t in chains["extra"].items()})
     history = [r for r in run.metrics() if r.get("step", 0) <= found.step]
-    return Trained(machines[0], machines[1], chains, found.step, history, run.config, run)
+    fitted = Transform.from_state(state["transform"]) if "transform" in state else None
+    return Trained(
+        machines[0], machines[1], chains, found.step, history, run.config, run, None, fitted
+    )
 
 
 def _dataset(machine: BoltzmannMachine, data: Any, labels: Any, seed: int) -> Dataset:
     if isinstance(data, Dataset):
         return data
+    domain = machine.layers[0].domain
     if isinstance(data, str | Path):
+        if all(table is None for table in domain.blocks()):
+            # "auto" would draw bits from grey levels, and these units take real values.
+            return recipes.load_data(recipes.find("gaussian-rbm"), data, labels=labels, seed=seed)
         return datasets.load(data, labels=labels, seed=seed)
-    transform = machine.layers[0].domain.transform
+    transform = domain.transform
     return datasets.load(data, labels=labels, seed=seed, transform=transform)
 
 
@@ -313,11 +360,14 @@ def _open(
     run = runs.open_run(out)
     plain = runs.plain_config(config)
     for part in ("machine", "data", "method", "training"):
-        if run.config.get(part) != plain[part]:
+        then, now = run.config.get(part) or {}, plain[part]
+        differ = sorted(k for k in {*then, *now} if then.get(k) != now.get(k))
+        if differ:
             raise RunError(
-                f"The run in {out} was made with another {part} setting, so it cannot be resumed with "
-                "this one; resume it as it was, or train into another folder."
+                f"The run in {out} was made with another {part} setting ({', '.join(differ)}), so it "
+                "cannot be resumed with this one; resume it as it was, or train into another folder."
             )
+    run.lock()
     return run
 
 

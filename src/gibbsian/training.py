@@ -7,20 +7,21 @@ place in the data. All of it is checkpointed, and a resumed run goes on bit for 
 import copy
 import math
 import time
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Generator, Tensor
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
-from gibbsian import centring, checkpoint, monitor, optimizers, schedules
+from gibbsian import centring, checkpoint, devices, monitor, optimizers, schedules
 from gibbsian.callbacks import Callback, EarlyStopping
 from gibbsian.data import Dataset
-from gibbsian.errors import TrainingError
+from gibbsian.errors import GibbsianWarning, TrainingError
 from gibbsian.estimators import Estimator
+from gibbsian.finite import Finite
 from gibbsian.initialise import initialise
+from gibbsian.interrupt import Deferred
 from gibbsian.machine import BoltzmannMachine, Statistics
 from gibbsian.packing import pack
 from gibbsian.path import data_statistics
@@ -31,7 +32,7 @@ from gibbsian.samplers import ChainState
 from gibbsian.settings import DEFAULT_UPDATES, Settings, learning_rate
 from gibbsian.units import base as unit
 
-SchedulerFactory = Callable[[Optimizer], LRScheduler]
+SchedulerFactory = schedules.SchedulerFactory
 
 
 class Trainer:
@@ -59,6 +60,8 @@ class Trainer:
         Updates done and to do.
     history : list of dict
         The records of metrics.
+    monitored : dict of str to Tensor
+        The rows of each split that metrics are taken on.
     """
 
     def __init__(
@@ -74,7 +77,8 @@ class Trainer:
     ) -> None:
         if settings.threads is not None:
             torch.set_num_threads(settings.threads)
-        self.machine = machine.to(settings.device)
+        self.device = devices.find(settings.device)
+        self.machine = machine.to(self.device)
         self.data, self.method, self.settings, self.run = data, method, settings, run
         self.callbacks = list(callbacks)
         if settings.patience is not None:
@@ -83,23 +87,21 @@ class Trainer:
         self.epoch_length = data.batches_per_epoch(settings.batch_size)
         self.total = _updates(settings, self.epoch_length)
         self.step, self.stopped, self.history = 0, "", []
-        self.generator = Generator(settings.device).manual_seed(settings.seed)
+        self.generator = Generator(self.device).manual_seed(settings.seed)
         self.data_generator = Generator().manual_seed(settings.seed + 1)
         self.penalty = Penalty(settings.l1, settings.l2)
         self.penalty.check(machine)
         self.keeper = Keeper(machine)
         self.chains: ChainState | None = None
+        self._interrupt, self._warned = Deferred(), False
+        self.monitored = self._monitored()
         self._begin()
         groups = _groups(machine, learning_rate(settings, machine), settings.precision_lr)
         self.optimizer = optimizers.build(
             optimizer or settings.optimizer, groups, settings.optimizer_options
         )
-        self.scheduler = (
-            scheduler(self.optimizer)
-            if scheduler
-            else schedules.build(
-                settings.schedule, settings.schedule_options, self.optimizer, self.total
-            )
+        self.scheduler = schedules.build(
+            scheduler or settings.schedule, settings.schedule_options, self.optimizer, self.total
         )
         self.averaged = copy.deepcopy(machine)
         self._parameters = [(k, p) for k, p in machine.named_parameters() if p.requires_grad]
@@ -112,9 +114,11 @@ class Trainer:
             for name, (low, high) in leaf.domain.limits.items()
             if leaf.get_parameter(name).requires_grad
         ]
-        self._rows = self._monitored()
-        self._log_every = settings.log_every or max(1, self.total // 100)
-        self._checkpoint_every = settings.checkpoint_every or max(1, self.total // 10)
+        self._finite = Finite([k for k, _ in self._parameters], self.device)
+        epochs = (settings.log_epochs or 0) * self.epoch_length
+        self._log_every = settings.log_every or epochs or max(1, self.total // 100)
+        often = settings.checkpoint_every or max(1, self.total // 10)
+        self._saves = (often, settings.keep_every or often)
 
     def _begin(self) -> None:
         """Initialise parameters, offsets and chains from the data."""
@@ -122,7 +126,7 @@ class Trainer:
         like = next(machine.parameters())
         rows = self.data.train.tensor(limit=max(2000, s.monitor_rows), generator=s.seed).to(like)
         machine.check(rows, "the training data")
-        mean, count = data_statistics(machine.layers[0], self.data.train.chunks())
+        mean, count = data_statistics(machine.layers[0], self._checked_chunks())
         initialise(
             machine, rows, weights=s.weights, scale=s.scale, generator=self.generator,
             statistics=({k: t.to(like.device) for k, t in mean.items()}, count),
@@ -136,39 +140,54 @@ class Trainer:
                 self.offsets.append(unit.mean(u, c.up(self.offsets[-1])))
         self.offsets = centring.learnable_offsets(machine, self.offsets)
 
+    def _checked_chunks(self) -> Iterator[Tensor]:
+        """Go through all training rows; the machine refuses values outside its domain."""
+        for chunk in self.data.train.chunks():
+            self.machine.check(chunk, "the training data")
+            yield chunk
+
     def _monitored(self) -> dict[str, Tensor]:
         like = next(self.machine.parameters())
         parts = {"train": self.data.train, "validation": self.data.validation}
-        return {
+        rows = {
             k: p.tensor(limit=self.settings.monitor_rows, generator=self.settings.seed).to(like)
             for k, p in parts.items()
             if p is not None and len(p)
         }
+        for k, x in rows.items():
+            self.machine.check(x, f"the {'training' if k == 'train' else k} data")
+        return rows
 
     def fit(self) -> None:
         """Run all updates that are left.
+
+        Ctrl-C lets the update at hand finish and saves before it interrupts; a second one does not.
 
         Raises
         ------
         TrainingError
             If a parameter or a metric stops being finite; the last good checkpoint stands.
         """
-        try:
-            for callback in self.callbacks:
-                callback.on_start(self)
-            if self.step == 0:
-                self._save()
-            while self.step < self.total and not self.stopped:
-                self.advance()
-            if self.run is not None and self.step not in self.run.checkpoints:
-                self._save()
-        except KeyboardInterrupt:
-            if self.step > 0:
-                self._save()
-            raise
-        finally:
-            for callback in self.callbacks:
-                callback.on_end(self)
+        started: list[Callback] = []
+        with self._interrupt:
+            try:
+                for callback in self.callbacks:
+                    callback.on_start(self)
+                    started.append(callback)
+                if self.step == 0:
+                    self._save()
+                while self.step < self.total and not self._ends():
+                    self.advance()
+                if self.run is not None and self.step not in self.run.checkpoints:
+                    self._save()
+            finally:
+                for callback in started:
+                    callback.on_end(self)
+        if self._interrupt.asked:
+            raise KeyboardInterrupt
+
+    def _ends(self) -> bool:
+        return bool(self.stopped) or self._interrupt.asked
 
     def stop(self, reason: str) -> None:
         """Ask for the run to end after this update."""
@@ -188,9 +207,10 @@ class Trainer:
             last = self.step == self.total
             if self.step % self._log_every == 0 or last:
                 self._measure()
-            if self.step % self._checkpoint_every == 0 or last or self.stopped:
+            ends = last or self._ends()
+            if ends or any(self.step % every == 0 for every in self._saves):
                 self._save()
-            if last or self.stopped:
+            if ends:
                 return
 
     def _update(self, x: Tensor, weights: Tensor | None) -> None:
@@ -210,7 +230,9 @@ class Trainer:
                 gradient = centring.pull_back(machine, gradient, self.offsets)
             for name, p in self._parameters:
                 p.grad = gradient[name]
-        self._check(gradient)
+        self._finite.note(gradient, self.step + 1)
+        if (self.step + 1) % self._finite.every == 0:
+            self._check()
         if self.settings.center:
             # Limits bind inside: what they take back must not leave its share in the biases.
             with centring.Step(machine, self.offsets):
@@ -220,9 +242,7 @@ class Trainer:
         self.scheduler.step()
         self.step += 1
         if self.step == 1:
-            pack(
-                {"optimizer": self.optimizer.state_dict(), "scheduler": self.scheduler.state_dict()}
-            )
+            pack({"optimizer": self.optimizer.state_dict()})
         self._average()
 
     def _move_offsets(self, positive: Statistics) -> None:
@@ -239,7 +259,15 @@ class Trainer:
         with torch.no_grad():
             for p, low, high in self._limits:
                 p.clamp_(low, high)
-        self.keeper.keep()
+        if self.keeper.keep() and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"at update {self.step + 1} the couplings came near the size at which this machine has "
+                "no finite partition function; they are scaled down whenever they do: a smaller "
+                "learning rate or an L2 penalty keeps away from it",
+                GibbsianWarning,
+                stacklevel=2,
+            )
 
     def _average(self) -> None:
         # A young average forgets faster, or it would remember the start for long.
@@ -248,24 +276,27 @@ class Trainer:
             for average, (_, p) in zip(self._averages, self._parameters, strict=True):
                 average.lerp_(p, 1 - decay)
 
-    def _check(self, gradient: Statistics) -> None:
-        """Stop at a gradient that is not finite; biases see every such value one update later."""
-        for name, g in gradient.items():
-            if g.ndim == 1 and not math.isfinite(float(g.sum())):
-                broken = [k for k, p in self._parameters if not bool(torch.isfinite(p).all())]
-                what = f"parameter {broken[0]}" if broken else f"gradient of {name}"
-                raise TrainingError(
-                    f"The {what} stopped being finite at update {self.step + 1}; lower the learning "
-                    f"rate or check the data{self._hint()}."
-                )
+    def _check(self) -> None:
+        """Stop if a gradient was not finite."""
+        found = self._finite.found()
+        if found is not None:
+            broken = [k for k, p in self._parameters if not bool(torch.isfinite(p).all())]
+            # Those found broken now may have caught it from the first.
+            name = found[0] if found[0] in broken or not broken else broken[0]
+            what = f"parameter {name}" if broken else f"gradient of {name}"
+            raise TrainingError(
+                f"The {what} stopped being finite at update {found[1]}; lower the learning rate or "
+                f"check the data{self._hint()}."
+            )
 
     def _hint(self) -> str:
         return "" if self.run is None else ", or go on from the last good checkpoint"
 
     def _measure(self) -> None:
+        self._check()
         # The same random blocks for every record: the curve moves with the machine, not with them.
-        generator = Generator(self.settings.device).manual_seed(self.settings.seed)
-        record = monitor.measure(self.averaged, self._rows, generator)
+        generator = Generator(self.device).manual_seed(self.settings.seed)
+        record = monitor.measure(self.averaged, self.monitored, generator)
         for name, value in record.items():
             for split, number in (value if isinstance(value, dict) else {"": value}).items():
                 if not math.isfinite(number):
@@ -289,6 +320,7 @@ class Trainer:
     def _save(self) -> None:
         if self.run is None:
             return
+        self._check()
         for name, p in self._parameters:
             if not bool(torch.isfinite(p).all()):
                 raise TrainingError(
@@ -317,12 +349,13 @@ class Trainer:
             "keeper": self.keeper.vector,
             "generator": self.generator.get_state(),
             "data_generator": self.data_generator.get_state(),
-            "callbacks": {type(c).__name__: c.state_dict() for c in self.callbacks},
+            "transform": self.data.transform.state(),
+            "callbacks": {k: c.state_dict() for k, c in self._named_callbacks()},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what `state_dict` returned."""
-        device = self.settings.device
+        device = self.device
         self.step, self.stopped = state["step"], ""
         self.machine.load_state_dict(state["machine"])
         self.averaged.load_state_dict(state["average"])
@@ -336,9 +369,17 @@ class Trainer:
         self.keeper.vector = None if state["keeper"] is None else state["keeper"].to(device)
         self.generator.set_state(state["generator"])
         self.data_generator.set_state(state["data_generator"])
+        for name, callback in self._named_callbacks():
+            if name in state["callbacks"]:
+                callback.load_state_dict(state["callbacks"][name])
+
+    def _named_callbacks(self) -> Iterator[tuple[str, Callback]]:
+        """Name each callback by its class, and by its place among those of one class."""
+        seen: dict[str, int] = {}
         for callback in self.callbacks:
-            if type(callback).__name__ in state["callbacks"]:
-                callback.load_state_dict(state["callbacks"][type(callback).__name__])
+            name = type(callback).__name__
+            seen[name] = seen.get(name, 0) + 1
+            yield (name if seen[name] == 1 else f"{name} {seen[name]}"), callback
 
 
 def _updates(settings: Settings, epoch_length: int) -> int:

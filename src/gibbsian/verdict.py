@@ -87,8 +87,8 @@ def _mixing(found: Evaluation, findings: list[Finding], advice: list[str]) -> bo
     findings.extend(Finding(outcome, sentence) for sentence in mixing.words())
     if outcome is False:
         advice.append(
-            "Train with PCD, more steps an update (--steps 5) and a rate that falls to zero; CD leaves "
-            "regions of high probability that no chain from data visits."
+            "Train with PCD rather than CD, with more steps an update (--steps 5) or more chains, and a "
+            "rate that falls to zero: otherwise regions of high probability stay that no chain visits."
         )
     if outcome is None:
         advice.append("Run more mixing steps (--mixing-steps) before judging the chains.")

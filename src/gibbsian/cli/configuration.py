@@ -21,8 +21,8 @@ _DIRECT = {
     "batch_size": (int,), "epochs": (int,), "updates": (int,), "lr": _NUMBER, "optimizer": _WORD,
     "schedule": _WORD, "l1": _NUMBER, "l2": _NUMBER, "center": _FLAG, "average": _NUMBER,
     "weights": _WORD, "seed": (int,), "device": _WORD, "threads": (int,), "log_every": (int,),
-    "checkpoint_every": (int,), "keep_last": (int,), "keep_every": (int,), "patience": (int,),
-    "tolerance": _NUMBER,
+    "log_epochs": (int,), "checkpoint_every": (int,), "keep_last": (int,), "keep_every": (int,),
+    "patience": (int,), "tolerance": _NUMBER,
 }  # fmt: skip
 _OTHER = {
     "data": _WORD, "model": _WORD, "hidden": (int,), "method": _WORD, "optimizer_option": _PAIRS,
@@ -44,8 +44,9 @@ def merged(path: Path | None, given: Mapping[str, Any], source: str | None) -> d
         If no data are named, or an option is unknown or does not fit.
     """
     table = _checked(path) if path is not None else {}
-    if {"epochs", "updates"} & set(given):
-        table = {k: v for k, v in table.items() if k not in ("epochs", "updates")}
+    for either in ({"epochs", "updates"}, {"log_every", "log_epochs"}):
+        if either & set(given):
+            table = {k: v for k, v in table.items() if k not in either}
     table |= given
     if source is not None:
         table["data"] = source

@@ -52,8 +52,9 @@ def command(
 ) -> None:
     """Evaluate a run: both likelihood bounds, chain checks, pseudo-likelihood, reconstruction."""
     from gibbsian.assessment import assess
+    from gibbsian.trained import load
 
-    trained = opt.open_run(path, checkpoint, device)
+    trained = load(path, checkpoint, device)
     opt.check_memory(trained.machine, chains, "--chains")
     with progress_bar(quiet) as progress:
         found, verdict = assess(

@@ -19,13 +19,17 @@ gibbsian info runs/digits --json"""
 
 def command(
     path: opt.RunPath,
+    checkpoint: opt.CheckpointName = "latest",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
-    """Show a run: its configuration, checkpoints and newest metrics."""
+    """Show a run: its configuration, checkpoints, and newest metrics (or those of a checkpoint)."""
     from gibbsian import runs
 
     run = runs.open_run(path)
     metrics = run.metrics()
+    if checkpoint != "latest":  # which need not be there, for a run that has only begun
+        step = run.checkpoint(checkpoint).step
+        metrics = [record for record in metrics if record.get("step", 0) <= step]
     newest = metrics[-1] if metrics else {}
     config = run.config
     if as_json:

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from gibbsian.data import Dataset
     from gibbsian.data.dataset import Split
     from gibbsian.machine import BoltzmannMachine
-    from gibbsian.trained import Trained
 
 _SEEDS = 2**31
 _SPLITS = ("train", "validation", "test")
@@ -40,13 +39,6 @@ Device = Annotated[str, typer.Option(help="cpu, cuda, mps, …")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress bar.")]
 
 
-def open_run(path: Path, checkpoint: str, device: str = "cpu") -> "Trained":
-    """Open a run, or raise one sentence that says why not."""
-    from gibbsian.trained import load
-
-    return load(path, checkpoint, check_device(device))
-
-
 def rows_of(data: "Dataset", split: str, option: str) -> "Split":
     """Return a part of the data by its name.
 
@@ -63,31 +55,6 @@ def rows_of(data: "Dataset", split: str, option: str) -> "Split":
             f"This run keeps no {split} rows; take others with {option}, or train with --{split} 0.1."
         )
     return found
-
-
-def check_device(name: str) -> str:
-    """Return the name of a device that is there.
-
-    Raises
-    ------
-    GibbsianError
-        If PyTorch knows no such device, or this machine has none.
-    """
-    if not has_device(name):
-        raise GibbsianError(f"There is no device {name!r} on this machine; use --device cpu.")
-    return name
-
-
-def has_device(name: str) -> bool:
-    """Tell whether PyTorch can compute on the device."""
-    import torch
-
-    try:
-        torch.empty(1, device=name)
-        torch.Generator(name)  # "meta" tensors have no values, and so no generator
-    except (RuntimeError, AssertionError):
-        return False
-    return True
 
 
 def check_memory(machine: "BoltzmannMachine", chains: int, option: str, frames: int = 0) -> None:

@@ -48,6 +48,7 @@ def command(
     from torch import Generator
 
     from gibbsian import repair
+    from gibbsian.trained import load
 
     if (flip is None) == (hide_rows is None and hide_cols is None):
         raise GibbsianError("Give either --flip, or --hide-rows and/or --hide-cols.")
@@ -56,7 +57,7 @@ def command(
     spans = opt.span(hide_rows, "--hide-rows"), opt.span(hide_cols, "--hide-cols")
     if out is not None:
         opt.output_file(out, ".png")
-    trained = opt.open_run(path, checkpoint, device)
+    trained = load(path, checkpoint, device)
     data, machine = trained.data, trained.machine
     part = opt.rows_of(data, split, "--split")
     x = part.tensor(limit=rows, generator=seed).to(next(machine.parameters()))

@@ -32,8 +32,9 @@ def command(
 ) -> None:
     """Evaluate a run, draw its pictures, and write report.html."""
     from gibbsian.report import report
+    from gibbsian.trained import load
 
-    trained = opt.open_run(path, checkpoint, device)
+    trained = load(path, checkpoint, device)
     opt.output_folder(out or path)
     opt.check_memory(trained.machine, chains, "--chains")
     with progress_bar(quiet) as progress:

@@ -1,14 +1,13 @@
 """gibbsian sample: chains from a trained machine."""
 
 import io
-import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gibbsian.cli import options as opt
-from gibbsian.errors import DataError, GibbsianError, GibbsianWarning, RunError
+from gibbsian.errors import GibbsianError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,12 +49,13 @@ def command(
     means, and samples in the data's own columns as "original".
     """
     from gibbsian import samplers
+    from gibbsian.trained import load
 
     if start not in _STARTS:
         raise GibbsianError(f"--start takes {', '.join(_STARTS)}, not {start!r}.")
     opt.output_file(out, ".npz", ".png", ".gif")
     kind = out.suffix.lower()
-    trained = opt.open_run(path, checkpoint, device)
+    trained = load(path, checkpoint, device)
     record = _frames(steps) if kind == ".gif" else []
     opt.check_memory(trained.machine, n, "-n", len(record))
     if kind != ".npz" and trained.data.image_shape is None:
@@ -90,13 +90,10 @@ def _save(trained: "Trained", found: "Samples", out: Path) -> None:
     from gibbsian import checkpoint
 
     visible, buffer = found.samples.cpu(), io.BytesIO()
-    arrays: dict[str, Any] = {"samples": visible.numpy(), "means": found.means.cpu().numpy()}
-    try:
-        arrays["original"] = trained.data.transform.inverse(visible).numpy()
-    except (DataError, RunError) as error:
-        # The machine needs no data, so nobody should lose samples for want of them.
-        warnings.warn(f"the file has no array 'original': {error}", GibbsianWarning, stacklevel=2)
-    np.savez(buffer, **arrays)
+    np.savez(
+        buffer, samples=visible.numpy(), means=found.means.cpu().numpy(),
+        original=trained.transform.inverse(visible).numpy(),
+    )  # fmt: skip
     checkpoint.publish({out: buffer.getvalue()})
 
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gibbsian.cli import configuration
-from gibbsian.cli import options as opt
 from gibbsian.errors import GibbsianError
 
 if TYPE_CHECKING:
@@ -120,6 +119,7 @@ _Threads = Annotated[int | None, _option("CPU threads, fixed for the run.", _RUN
 _LogEvery = Annotated[
     int | None, _option("Updates between metrics.", _RUN, "a hundredth of the run")
 ]
+_LogEpochs = Annotated[int | None, _option("The same in epochs.", _RUN)]
 _CheckpointEvery = Annotated[
     int | None, _option("Updates between checkpoints.", _RUN, "a tenth of the run")
 ]
@@ -159,6 +159,7 @@ def command(
     key: _Key = None, labels: _Labels = None, validation: _Validation = None, test: _Test = None,
     data_dir: _DataDir = None,
     out: _Out = None, device: _Device = None, threads: _Threads = None, log_every: _LogEvery = None,
+    log_epochs: _LogEpochs = None,
     checkpoint_every: _CheckpointEvery = None, keep_last: _KeepLast = None,
     keep_every: _KeepEvery = None, tensorboard: _TensorBoard = None, config: _Config = None,
     resume: _Resume = False, overwrite: _Overwrite = False, quiet: _Quiet = False,
@@ -169,13 +170,13 @@ def command(
     Polyak average. What the command line leaves open comes from --config, and then from the recipe.
     """
     given = {k: v for k, v in locals().items() if v not in (None, []) and k not in _NOT_SETTINGS}
-    how = _how(quiet, tensorboard)
+    how = {"progress": not quiet and sys.stderr.isatty(), "tensorboard": tensorboard}
     if resume:
         if out is None or source is not None or given or config is not None or overwrite:
             raise GibbsianError(
                 "--resume goes on with a run exactly as it was made, so it takes --out RUN alone."
             )
-        _tell(_resume(out, how), out, how)
+        _tell(_resume(out, how), out)
         return
     stored = configuration.read(config) if config is not None else {}
     if configuration.is_run(stored):
@@ -183,11 +184,11 @@ def command(
             raise GibbsianError(
                 "The config.toml of a run repeats that run as it was, so it takes no options but --out."
             )
-        _tell(_repeat(stored, out, overwrite, how), out, how)
+        _tell(_repeat(stored, out, overwrite, how), out)
         return
     chosen = configuration.merged(config, given, source)
     destination = out or Path("runs") / f"{Path(str(chosen['data'])).stem}-{chosen['model']}"
-    _tell(_train(chosen, destination, overwrite, how), destination, how)
+    _tell(_train(chosen, destination, overwrite, how), destination)
 
 
 _NOT_SETTINGS = {
@@ -195,22 +196,11 @@ _NOT_SETTINGS = {
 }  # fmt: skip
 
 
-def _how(quiet: bool, tensorboard: Path | None) -> dict[str, Any]:
-    """Return what is no part of a run's configuration: the bar, TensorBoard, Ctrl-C."""
-    from gibbsian.cli.interrupt import StopOnInterrupt
-
-    return {
-        "progress": not quiet and sys.stderr.isatty(),
-        "tensorboard": tensorboard,
-        "callbacks": [StopOnInterrupt()],
-    }
-
-
 def _train(
     chosen: Mapping[str, Any], out: Path, overwrite: bool, how: Mapping[str, Any]
 ) -> "Trained":
     """Train as the merged options say."""
-    from gibbsian import estimators, recipes, trained
+    from gibbsian import devices, estimators, recipes, trained
 
     recipe = recipes.find(chosen["model"])
     method = dict(chosen["method"])
@@ -218,7 +208,7 @@ def _train(
         method = dict(recipe.method) | method
     estimator = estimators.from_spec(method)
     settings = dict(recipe.settings) | chosen["settings"]
-    opt.check_device(settings.get("device", "cpu"))
+    devices.find(settings.get("device", "cpu"))
     dataset = recipes.load_data(
         recipe, chosen["data"], seed=settings.get("seed", 0), **chosen["load"]
     )
@@ -229,14 +219,16 @@ def _train(
 
 
 def _resume(out: Path, how: Mapping[str, Any]) -> "Trained":
-    from gibbsian import runs, trained
+    from gibbsian import devices, runs, trained
 
     device = runs.open_run(out).config.get("training", {}).get("device", "cpu")
-    if not opt.has_device(device):
+    try:
+        devices.find(device)
+    except GibbsianError:
         raise GibbsianError(
-            f"The run in {out} is trained on {device!r}, which this machine does not have; resume it "
+            f"The run in {out} is trained on {device!r}, which this computer does not have; resume it "
             "on one that has."
-        )
+        ) from None
     return trained.resume(out, **how)
 
 
@@ -244,18 +236,16 @@ def _repeat(
     stored: Mapping[str, Any], out: Path, overwrite: bool, how: Mapping[str, Any]
 ) -> "Trained":
     """Train anew with the configuration of another run."""
-    from gibbsian import data, estimators, models, trained
+    from gibbsian import data, devices, estimators, models, trained
 
     settings = dict(stored["training"])
-    opt.check_device(settings.get("device", "cpu"))
+    devices.find(settings.get("device", "cpu"))
     return trained.train(
         models.from_spec(stored["machine"]), data.load(**stored["data"]["spec"]),
         estimators.from_spec(stored["method"]), out=out, overwrite=overwrite, **how, **settings,
     )  # fmt: skip
 
 
-def _tell(result: "Trained", out: Path, how: Mapping[str, Any]) -> None:
-    if any(stop.asked for stop in how["callbacks"]):
-        raise KeyboardInterrupt
+def _tell(result: "Trained", out: Path) -> None:
     typer.echo(f"Trained {result.step} updates; the run is in {out}.")
     typer.echo(f"Next: gibbsian report {out}")

@@ -136,12 +136,6 @@ class Split:
         """The (first ``limit``) transformed rows as one tensor, the same for the same seed."""
         return torch.cat(list(self.chunks(limit=limit, generator=generator)))
 
-    def __call__(
-        self, limit: int | None = None, generator: Generator | int | None = None
-    ) -> Float[Tensor, "rows n"]:
-        """The same as ``tensor``."""
-        return self.tensor(limit, generator)
-
     def streamed(
         self, batch_size: int, seed: int, epoch: int, start: int
     ) -> Iterator[tuple[Tensor, Tensor]]:

@@ -161,8 +161,10 @@ def _npy(file: Path, mmap: bool = False) -> np.ndarray:
             raise DataError(
                 f"{file} holds Python objects, which gibbsian never unpickles: save plain numbers."
             ) from error
+        # NumPy takes junk for a pickle, and advises to load it as one: that advice is left out.
+        why = "it is not in that format" if "pickle" in str(error) else str(error)
         raise DataError(
-            f"{file} can't be read as .npy ({error}): it may be truncated; write it again."
+            f"{file} can't be read as .npy ({why}): it may be truncated; write it again."
         ) from error
 
 

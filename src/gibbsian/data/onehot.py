@@ -21,7 +21,8 @@ class OneHot(Step):
 
     The columns are those named (or numbered) in ``chosen``; if none is, the text columns of a
     table; and if there are none, every column, which then must hold whole numbers. The categories
-    are those of the training rows, in ascending order; any other category is an error.
+    are those of the training rows, in ascending order; any other category is an error. Columns of bits
+    always have both.
     """
 
     learned = ("levels", "encoded")
@@ -40,7 +41,12 @@ class OneHot(Step):
             for levels, column in zip(found, self.encoded, strict=True):
                 levels.update(torch.unique(x[:, column]).double().tolist())
                 self._check(levels, columns.label(column))
-        self.levels = [sorted(levels) for levels in found]
+        # A bit that is constant in the training rows is still a bit, and may differ in others.
+        kinds = columns.kinds
+        self.levels = [
+            [0.0, 1.0] if kinds[column] == "binary" else sorted(levels)
+            for levels, column in zip(found, self.encoded, strict=True)
+        ]
 
     def _choose(self, columns: Columns) -> list[int]:
         kinds = columns.kinds

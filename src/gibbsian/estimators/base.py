@@ -9,9 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from gibbsian.arguments import whole
 from gibbsian.errors import GibbsianError, TrainingError
 from gibbsian.machine import BoltzmannMachine, Clamp, State, Statistics
-from gibbsian.samplers import ChainState, Gibbs
+from gibbsian.samplers import ChainState, Gibbs, Sampler
 from gibbsian.samplers.gibbs import draw
 
 # Clamped Gibbs sweeps of the positive phase of a machine with more than one hidden layer.
@@ -103,6 +104,11 @@ def from_spec(spec: Mapping[str, Any]) -> Estimator:
     kind = str(settings.pop("kind", "")).lower()
     if kind not in known:
         raise GibbsianError(f"There is no method {kind!r}; known are {', '.join(sorted(known))}.")
+    if isinstance(settings.get("sampler"), str):
+        raise TrainingError(
+            f"This method's sampler was the object {settings['sampler']}, which no file holds; hand "
+            "the method over again as method=…."
+        )
     try:
         return known[kind](**settings)
     except TypeError:
@@ -110,7 +116,20 @@ def from_spec(spec: Mapping[str, Any]) -> Estimator:
 
 
 def check_count(value: int, what: str) -> int:
-    """Return `value` if it is a whole number of at least 1, else raise a `TrainingError`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise TrainingError(f"{what} must be a whole number of at least 1, and {value!r} is not.")
-    return value
+    """Return `value` as an int of at least 1, else raise a `TrainingError`."""
+    return whole(value, what, error=TrainingError)
+
+
+def check_sampler(sampler: Sampler | None) -> tuple[Sampler, dict[str, str]]:
+    """Return the sampler to use, Gibbs for None, and what the configuration says of it.
+
+    A sampler is an object that no configuration can rebuild, so its name is all that is kept:
+    `from_spec` refuses it, and a run with it is resumed by handing the method over.
+    """
+    if sampler is None:
+        return Gibbs(), {}
+    if not isinstance(sampler, Sampler):
+        raise TrainingError(
+            f"The sampler must be an object such as gb.Gibbs(), and {sampler!r} is not."
+        )
+    return sampler, {"sampler": type(sampler).__name__}

@@ -4,9 +4,16 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from gibbsian.estimators.base import Estimator, Phases, check_count, draw_odd, positive_phase
+from gibbsian.estimators.base import (
+    Estimator,
+    Phases,
+    check_count,
+    check_sampler,
+    draw_odd,
+    positive_phase,
+)
 from gibbsian.machine import BoltzmannMachine
-from gibbsian.samplers import ChainState, Gibbs, Sampler
+from gibbsian.samplers import ChainState, Sampler
 
 
 class CD(Estimator):
@@ -25,10 +32,10 @@ class CD(Estimator):
 
     def __init__(self, steps: int = 1, sampler: Sampler | None = None) -> None:
         self.steps = check_count(steps, "The number of steps of CD")
-        self.sampler = sampler or Gibbs()
+        self.sampler, named = check_sampler(sampler)
         # Block Gibbs goes on from the positive phase's fields; other samplers make their own state.
         self._plain = sampler is None
-        self.config = {"kind": "cd", "steps": steps}
+        self.config = {"kind": "cd", "steps": self.steps, **named}
 
     def init(
         self, machine: BoltzmannMachine, data: Float[Tensor, "rows n"], generator: Generator | None

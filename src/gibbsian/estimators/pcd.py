@@ -6,10 +6,17 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from gibbsian.arguments import number
 from gibbsian.errors import TrainingError
-from gibbsian.estimators.base import Estimator, Phases, check_count, positive_phase
+from gibbsian.estimators.base import (
+    Estimator,
+    Phases,
+    check_count,
+    check_sampler,
+    positive_phase,
+)
 from gibbsian.machine import BoltzmannMachine
-from gibbsian.samplers import STARTS, ChainState, Gibbs, Sampler
+from gibbsian.samplers import STARTS, ChainState, Sampler
 from gibbsian.samplers import start as first_states
 
 
@@ -54,12 +61,13 @@ class PCD(Estimator):
             raise TrainingError(
                 f"Chains of PCD start from {', '.join(STARTS)}, not from {start!r}."
             )
-        if not 0 <= refresh < 1:
+        if not 0 <= number(refresh, "The probability of a refresh", TrainingError) < 1:
             raise TrainingError(f"The probability of a refresh lies in [0, 1), not {refresh!r}.")
-        self.start, self.refresh = start, refresh
-        self.sampler = sampler or Gibbs()
+        self.start, self.refresh = start, float(refresh)
+        self.sampler, named = check_sampler(sampler)
         self.config = {
-            "kind": "pcd", "steps": steps, "chains": chains, "start": start, "refresh": refresh,
+            "kind": "pcd", "steps": self.steps, "chains": self.chains, "start": start,
+            "refresh": self.refresh, **named,
         }  # fmt: skip
 
     def init(

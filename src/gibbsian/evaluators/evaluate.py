@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
+from gibbsian.arguments import whole
 from gibbsian.errors import DataError
 from gibbsian.evaluators.blocks import check_states
 from gibbsian.evaluators.chains import RECORDED, Trace, run_chains
@@ -18,7 +19,7 @@ from gibbsian.evaluators.reconstruction import Reconstruction, reconstruction
 from gibbsian.machine import BoltzmannMachine
 from gibbsian.path import data_statistics
 from gibbsian.path import reference as fit_reference
-from gibbsian.samplers.base import as_generator
+from gibbsian.samplers.base import as_generator, as_rows
 
 _CHUNK = 4096
 _BUDGET = 1e9
@@ -146,6 +147,8 @@ def evaluate(
     GibbsianError
         If a setting is impossible, or the machine has no finite log Z.
     """
+    chains = whole(chains, "The number of chains")
+    mixing_steps = whole(mixing_steps, "The number of mixing steps")
     splits = _splits(machine, rows)
     pseudo_rows = _affordable_rows(machine) if pseudo_rows is None else max(pseudo_rows, 1)
     generator = as_generator(generator, machine)
@@ -173,12 +176,16 @@ def evaluate(
 
 def _splits(machine: BoltzmannMachine, rows: Mapping[str, Tensor] | Tensor) -> dict[str, Tensor]:
     """Put the splits into their order, as rows of the machine's dtype, checked."""
-    given = {"test": rows} if isinstance(rows, Tensor) else dict(rows)
+    given = dict(rows) if isinstance(rows, Mapping) else {"test": rows}
     unknown = set(given) - set(SPLITS)
     if unknown:
         raise DataError(f"Splits are called {', '.join(SPLITS)}, not {sorted(unknown)[0]!r}.")
     like = next(machine.parameters())
-    found = {k: given[k].to(like) for k in SPLITS if k in given and given[k] is not None}
+    found = {
+        k: as_rows(given[k], f"The {k} data are rows of values").to(like)
+        for k in SPLITS
+        if given.get(k) is not None
+    }
     if not found:
         raise DataError(
             "An evaluation needs rows of at least one split: train, validation or test."

@@ -9,6 +9,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from gibbsian.arguments import whole
 from gibbsian.errors import GibbsianError
 from gibbsian.evaluators import exact as enumeration
 from gibbsian.evaluators.ais import Estimate, ais, reverse_ais
@@ -179,7 +180,8 @@ def partition(
     generator = as_generator(generator, machine)
     base = fit_reference(machine, data) if reference is None else reference
 
-    betas = adapted(machine, base, _positive(temperatures), generator)
+    temperatures = whole(temperatures, "The number of temperatures of AIS")
+    betas = adapted(machine, base, temperatures, generator)
     forward = ais(machine, base, chains, betas, generator, _told(progress, "AIS"))
     if starts is None:
         starts = {k: _equilibrated(machine, chains, k, equilibrate, generator, data)
@@ -193,12 +195,6 @@ def partition(
 
 def _told(progress: StageProgress | None, stage: str) -> Callable[[float], None] | None:
     return None if progress is None else partial(progress, stage)
-
-
-def _positive(temperatures: int) -> int:
-    if temperatures < 1:
-        raise GibbsianError(f"AIS needs at least one temperature, not {temperatures}.")
-    return temperatures
 
 
 def _equilibrated(

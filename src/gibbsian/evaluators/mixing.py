@@ -156,7 +156,7 @@ def compare_chains(a: Float[Tensor, "draws chains"], b: Float[Tensor, "others mo
         raise GibbsianError(
             "Chains are compared by at least 2 chains of each kind, with a draw each."
         )
-    a, b = a.double(), b.double()
+    a, b = a.cpu().double(), b.cpu().double()
     one, two = a.mean(dim=0), b.mean(dim=0)
     difference = float(one.mean() - two.mean())
     error = math.sqrt(float(one.var() / len(one) + two.var() / len(two)))

@@ -53,12 +53,13 @@ def adapted(
     walk = Annealing(machine, reference, generator)
     with torch.no_grad():
         walk.draw(chains)
-        gains = [torch.zeros(chains, dtype=torch.float64) for _ in range(bins)]
+        zero = torch.zeros_like(walk.free_energy(0.0))
+        gains = [zero.clone() for _ in range(bins)]
         for k in range(1, pilot + 1):
             gain = walk.free_energy(betas[k - 1]) - walk.free_energy(betas[k])
-            gains[(k - 1) * bins // pilot] += gain.cpu()
+            gains[(k - 1) * bins // pilot] += gain
             walk.sweep(betas[k])
-    spread = torch.stack(gains).std(dim=1)
+    spread = torch.stack(gains).cpu().double().std(dim=1)
     total = float(spread.sum())
     if not total > 0:  # a machine without couplings needs no annealing at all
         return linear(temperatures)

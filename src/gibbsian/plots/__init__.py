@@ -222,7 +222,7 @@ def samples_and_neighbours(
 @_styled
 def reconstructions(
     original: Array,
-    corrupted: Array,
+    corrupted: Array | None,
     repaired: Array,
     image_shape: ImageShape,
     *,
@@ -230,10 +230,16 @@ def reconstructions(
 ) -> "Figure":
     """Show rows ``(n, d)`` as they were, as they were spoilt, and as the machine repaired them.
 
-    Raises GibbsianError if the three differ in shape or are not of the image shape.
+    Without ``corrupted`` the last are called reconstructions.
+
+    Raises GibbsianError if the stacks differ in shape or are not of the image shape.
     """
-    _same_rows(original=original, corrupted=corrupted, repaired=repaired)
-    stacks = [("original", original), ("corrupted", corrupted), ("repaired", repaired)]
+    if corrupted is None:
+        _same_rows(original=original, reconstructed=repaired)
+        stacks = [("original", original), ("reconstructed", repaired)]
+    else:
+        _same_rows(original=original, corrupted=corrupted, repaired=repaired)
+        stacks = [("original", original), ("corrupted", corrupted), ("repaired", repaired)]
     return _bands(stacks, image_shape, normalise)
 
 

@@ -5,6 +5,7 @@ from fnmatch import fnmatchcase
 
 import torch
 
+from gibbsian.arguments import number
 from gibbsian.errors import TrainingError
 from gibbsian.machine import BoltzmannMachine, Statistics
 
@@ -58,7 +59,7 @@ class Penalty:
 
 def _strengths(value: float | Mapping[str, float]) -> dict[str, float]:
     table = dict(value) if isinstance(value, Mapping) else {"connections.*": value}
-    if any(not strength >= 0 for strength in table.values()):
+    if any(number(strength, "A penalty", TrainingError) < 0 for strength in table.values()):
         raise TrainingError(f"Penalties must be 0 or positive, and {value!r} is not.")
     return {k: float(v) for k, v in table.items() if v}
 

@@ -3,11 +3,14 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from gibbsian.arguments import whole
 from gibbsian.errors import DataError, GibbsianError
 from gibbsian.machine import BoltzmannMachine, Clamp, Clamps, State
 from gibbsian.units import base as unit
@@ -119,11 +122,11 @@ def start(
         If the data do not fit the visible layer.
     """
     like = next(machine.parameters())
-    if isinstance(where, Tensor):
-        machine.check(where, "the start")
-        return where.to(like)
-    if chains < 1:
-        raise GibbsianError(f"The number of chains must be at least 1, not {chains}.")
+    if not isinstance(where, str):
+        rows = as_rows(where, "Chains start from noise, reference, data or rows of values")
+        machine.check(rows, "the start")
+        return rows.to(like)
+    chains = whole(chains, "The number of chains")
     visible = machine.layers[0]
     if where == "noise":
         return visible.domain.noise(chains, generator).to(like)
@@ -131,6 +134,7 @@ def start(
         raise GibbsianError(f"Chains start from {', '.join(STARTS)} or a tensor, not {where!r}.")
     if data is None:
         raise GibbsianError(f"Chains that start from {where} need the data; give them as data=….")
+    data = as_rows(data, "The data to start from are rows, such as dataset.train.tensor()")
     machine.check(data)
     if where == "reference":
         from gibbsian.path import reference
@@ -144,6 +148,16 @@ def start(
     ]
     rows = data[torch.cat(order)[:chains].to(data.device)].to(like)
     return unit.states(visible, rows, generator)
+
+
+def as_rows(x: Any, what: str) -> Tensor:
+    """Return rows given as a tensor, an array or lists as a tensor."""
+    if isinstance(x, Tensor):
+        return x
+    try:
+        return torch.as_tensor(np.asarray(x, dtype=np.float64))
+    except (TypeError, ValueError):
+        raise GibbsianError(f"{what}, not {x!r:.60}.") from None
 
 
 _start = start  # `sample` has an argument called start
@@ -194,7 +208,7 @@ def sample(
     """
     from gibbsian.samplers.gibbs import Gibbs
 
-    _check_request(machine, steps, record)
+    steps = _check_request(machine, steps, record)
     generator = as_generator(generator, machine)
     sampler = sampler or Gibbs()
     begin = _start(machine, n, start, generator, data)
@@ -224,24 +238,34 @@ def sample(
 
 def as_generator(generator: Generator | int | None, machine: BoltzmannMachine) -> Generator:
     """Return a generator on the machine's device: as given, or made from a seed (0 if None)."""
-    if isinstance(generator, Generator):
-        return generator
     device = next(machine.parameters()).device
-    return Generator(device=device).manual_seed(0 if generator is None else generator)
+    if isinstance(generator, Generator):
+        if generator.device.type != device.type:
+            raise GibbsianError(
+                f"The generator is on the device {generator.device} and the machine on {device}; make "
+                f"it with torch.Generator('{device}')."
+            )
+        return generator
+    seed = whole(0 if generator is None else generator, "The seed of a generator", 0)
+    return Generator(device=device).manual_seed(seed % 2**63)
 
 
-def _check_request(machine: BoltzmannMachine, steps: int, record: Sequence[int]) -> None:
-    if steps < 0 or any(not 0 <= i <= steps for i in record):
+def _check_request(machine: BoltzmannMachine, steps: int, record: Sequence[int]) -> int:
+    if not isinstance(machine, BoltzmannMachine):
         raise GibbsianError(
-            f"Steps must not be negative and recorded steps lie from 0 to {steps}; got "
-            f"steps={steps} and record={list(record)}."
+            f"Samples come from a machine, such as result.machine of a training, not from "
+            f"{type(machine).__name__}."
         )
+    steps = whole(steps, "The number of steps", 0)
+    if any(whole(i, "A recorded step", 0) > steps for i in record):
+        raise GibbsianError(f"Recorded steps lie from 0 to {steps}, not at {max(record)}.")
     norm = machine.coupling_norm()
     if not norm < 1:
         raise GibbsianError(
             f"This machine has no finite partition function (coupling norm {norm:.3g}, must be "
             "below 1), so its chains diverge; train it with gibbsian, which keeps it proper."
         )
+    return steps
 
 
 def _clamps(
@@ -252,8 +276,14 @@ def _clamps(
     """Check what is to be held, and bring it to the machine's dtype and device."""
     if clamp is None:
         return None
-    if isinstance(clamp, tuple):
-        return {0: _held(machine, 0, *clamp, chains)}
+    if isinstance(clamp, tuple) and len(clamp) == 2:
+        mask, value = (torch.as_tensor(part) for part in clamp)
+        return {0: _held(machine, 0, mask, value, chains)}
+    if not isinstance(clamp, Mapping):
+        raise GibbsianError(
+            "What to hold is a pair (mask, value) for the visible layer, or a table of layer numbers "
+            "and gb.Clamp(mask, value)."
+        )
     return {i: _held(machine, i, c.mask, c.value, chains) for i, c in clamp.items()}
 
 

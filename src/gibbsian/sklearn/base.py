@@ -193,7 +193,7 @@ class BoltzmannEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
             trainer = Trainer(machine, data, self._method(), settings, callbacks=hooks)
         # Metrics are for records of runs, which an estimator has none of; and those of rates for
         # bits, which scikit-learn takes, are refused.
-        trainer._rows.clear()
+        trainer.monitored.clear()
         return trainer
 
     def _method(self) -> estimators.Estimator:

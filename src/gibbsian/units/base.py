@@ -20,6 +20,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from gibbsian import kernels
+from gibbsian.arguments import whole
 from gibbsian.errors import DataError
 
 Statistics = dict[str, Tensor]
@@ -226,7 +227,5 @@ def states(
 
 
 def check_size(size: int, what: str) -> int:
-    """Return `size` if it is a positive whole number, else raise a `DataError`."""
-    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-        raise DataError(f"{what} must be a whole number of at least 1, and {size!r} is not.")
-    return size
+    """Return `size` as a positive int, else raise a `DataError`."""
+    return whole(size, what, error=DataError)

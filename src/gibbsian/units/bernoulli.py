@@ -84,7 +84,8 @@ class Bernoulli(Units):
     """
 
     def __init__(self, size: int) -> None:
-        super().__init__(Binary(check_size(size, "the number of Bernoulli units")), {"size": size})
+        size = check_size(size, "the number of Bernoulli units")
+        super().__init__(Binary(size), {"size": size})
         self.bias = nn.Parameter(torch.zeros(size))
 
     def statistics(self, s: Float[Tensor, "*batch n"]) -> Statistics:
@@ -115,7 +116,8 @@ class Spin(Units):
     """
 
     def __init__(self, size: int) -> None:
-        super().__init__(Signs(check_size(size, "the number of Spin units")), {"size": size})
+        size = check_size(size, "the number of Spin units")
+        super().__init__(Signs(size), {"size": size})
         self.bias = nn.Parameter(torch.zeros(size))
 
     def statistics(self, s: Float[Tensor, "*batch n"]) -> Statistics:

@@ -57,8 +57,8 @@ class Binomial(Units):
     log_multiplicity: Tensor
 
     def __init__(self, size: int, trials: int = 2) -> None:
-        check_size(size, "the number of Binomial units")
-        check_size(trials, "the number of trials of Binomial units")
+        size = check_size(size, "the number of Binomial units")
+        trials = check_size(trials, "the number of trials of Binomial units")
         super().__init__(Counts(size, trials), {"size": size, "trials": trials})
         self.trials = trials
         self.bias = nn.Parameter(torch.zeros(size))

@@ -23,6 +23,9 @@ class Real(Domain):
     fitted to data exceeds 1/sigma0².
     """
 
+    # Learning rates suit columns of standard deviation 1.
+    transform = "standardise"
+
     def __init__(self, size: int, sigma0: float = SIGMA_0) -> None:
         if not sigma0 >= 0:
             raise DataError(f"sigma0 must be 0 or a positive number, and {sigma0!r} is not.")
@@ -83,7 +86,7 @@ class Gaussian(Units):
         learn: bool = True,
         sigma0: float = SIGMA_0,
     ) -> None:
-        check_size(size, "the number of Gaussian units")
+        size = check_size(size, "the number of Gaussian units")
         if not precision > 0:
             raise DataError(f"The precision of Gaussian units must be positive, not {precision!r}.")
         config = {

@@ -91,7 +91,7 @@ class ReLU(Units):
     def __init__(
         self, size: int, precision: float = 1.0, learn: bool = False, sigma0: float = SIGMA_0
     ) -> None:
-        check_size(size, "the number of ReLU units")
+        size = check_size(size, "the number of ReLU units")
         if not precision > 0:
             raise DataError(f"The precision of ReLU units must be positive, not {precision!r}.")
         config = {

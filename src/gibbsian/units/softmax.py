@@ -55,8 +55,8 @@ class Softmax(Units):
     """
 
     def __init__(self, groups: int, categories: int) -> None:
-        check_size(groups, "the number of Softmax blocks")
-        check_size(categories, "the number of categories")
+        groups = check_size(groups, "the number of Softmax blocks")
+        categories = check_size(categories, "the number of categories")
         super().__init__(OneHot(groups, categories), {"groups": groups, "categories": categories})
         self.categories = categories
         self.bias = nn.Parameter(torch.zeros(groups * categories))
