@@ -51,7 +51,10 @@ def test_whole_numbers_of_numpy_are_taken_and_stored_as_pythons_own(tmp_path) ->
 
 @pytest.mark.parametrize("value", [True, 1.0, "1", None, 0, [1], math.nan])
 def test_what_is_no_whole_number(value) -> None:
-    refused("The number must be a whole number of at least 1", lambda: arguments.whole(value, "The number"))
+    refused(
+        "The number must be a whole number of at least 1",
+        lambda: arguments.whole(value, "The number"),
+    )
     assert arguments.whole(torch.tensor(3), "The number") == 3
 
 
@@ -162,7 +165,9 @@ def machine() -> gb.BoltzmannMachine:
     return gb.rbm(3, 2)
 
 
-@pytest.mark.parametrize("start", [[[0, 1, 1]], np.array([[0, 1, 1]]), np.array([[False, True, True]])])
+@pytest.mark.parametrize(
+    "start", [[[0, 1, 1]], np.array([[0, 1, 1]]), np.array([[False, True, True]])]
+)
 def test_chains_start_from_rows_of_any_kind(start) -> None:
     found = gb.sample(machine(), steps=0, start=start)
     assert torch.equal(found.samples, torch.tensor([[0.0, 1, 1]]))

@@ -25,7 +25,13 @@ def test_the_bar_shows_the_time_left_and_every_metric(capsys, monkeypatch) -> No
     train(progress=True)
     shown = capsys.readouterr().err
     assert "20/20" in shown
-    for word in ("reconstruction", "cross-entropy", "pseudo-likelihood", "free-energy gap", "weights"):
+    for word in (
+        "reconstruction",
+        "cross-entropy",
+        "pseudo-likelihood",
+        "free-energy gap",
+        "weights",
+    ):
         assert word in shown, word
     assert " / " in shown  # training and validation rows
 

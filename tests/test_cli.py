@@ -15,6 +15,7 @@ import torch
 from command_line import call, works
 from PIL import Image
 
+import gibbsian as gb
 from gibbsian import checkpoint, recipes, runs
 from gibbsian.cli import study as study_command
 from gibbsian.training import Trainer
@@ -540,3 +541,19 @@ def test_resuming_a_finished_run_changes_nothing(run) -> None:
     before = newest(run), records(run)
     assert "Trained 40 updates" in works("train", "--resume", "--out", run).out
     assert (newest(run), records(run)) == before
+
+
+def test_resume_goes_back_to_a_checkpoint_and_repeats_what_came_after(tmp_path) -> None:
+    run = tmp_path / "run"
+    options = ["--hidden", "4", "--updates", "40", "--checkpoint-every", "10", "--keep-last", "9"]
+    works("train", "digits", *options, "--out", str(run), "-q")
+    before = gb.load(run).machine.joints[0].weight
+    works("train", "--resume", "--checkpoint", "20", "--out", str(run), "-q")
+    again = gb.load(run)
+    assert again.step == 40
+    assert bool((again.machine.joints[0].weight == before).all())
+    assert [r["step"] for r in again.history] == sorted({r["step"] for r in again.history})
+    assert "--resume" in call("train", "digits", "--checkpoint", "20").sentence
+    assert (
+        "checkpoint" in call("train", "--resume", "--checkpoint", "21", "--out", str(run)).sentence
+    )

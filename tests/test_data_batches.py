@@ -85,7 +85,7 @@ def test_source_rows_keep_their_compact_dtype():
 def test_tensor_is_the_same_for_the_same_seed(digits):
     part = digits.validation
     assert torch.equal(part.tensor(), part.tensor(generator=0))
-    assert torch.equal(part.tensor(30), part()[:30])
+    assert torch.equal(part.tensor(30), part.tensor()[:30])
     assert torch.equal(part.tensor(generator=seeded(4)), part.tensor(generator=4))
     assert not torch.equal(part.tensor(), part.tensor(generator=1))
     assert part.tensor().shape == (len(part), part.n_features) == (180, 64)

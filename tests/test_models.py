@@ -94,6 +94,7 @@ def test_a_description_without_fixed_parameters_is_accepted():
         ({"units": [{"kind": "Bernoulli", "size": 2}, {"kind": "Nothing"}]}, "no units called"),
         ({"fixed": ["units.7.bias"]}, "no parameter 'units.7.bias'"),
         ({"units": None}, "lacks its units"),
+        ({"dtype": "int8"}, "no machines of the type .int8."),
     ],
 )
 def test_a_description_of_something_else_is_refused(change, words):

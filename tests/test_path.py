@@ -161,6 +161,17 @@ def test_a_mean_far_from_zero_does_not_drown_the_variance():
     assert float(layer.log_precision.detach().exp()) == pytest.approx(1e4, rel=0.1)
 
 
+def test_weighted_statistics_are_those_of_repeated_rows():
+    units = Gaussian(3)
+    x = torch.randn(7, 3, generator=Generator().manual_seed(0))
+    weights = torch.tensor([0.0, 1, 2, 3, 0, 1, 5])
+    found, rows = data_statistics(units, [x[:4], x[4:]], weights)
+    repeated, _ = data_statistics(units, [x.repeat_interleave(weights.long(), dim=0)])
+    assert rows == 7
+    for k, t in repeated.items():
+        torch.testing.assert_close(found[k], t)
+
+
 def test_no_rows_are_refused():
     with pytest.raises(DataError, match="no rows"):
         data_statistics(Bernoulli(2), [torch.zeros(0, 2)])

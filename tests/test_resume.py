@@ -164,6 +164,15 @@ def test_resume_keeps_the_vector_that_keeps_a_machine_proper(tmp_path) -> None:
     assert_equal_runs(tmp_path / "whole", tmp_path / "cut")
 
 
+def test_resume_keeps_double_precision(tmp_path) -> None:
+    train(tmp_path / "whole", gb.rbm(64, 6).double())
+    with pytest.raises(Stop):
+        train(tmp_path / "cut", gb.rbm(64, 6).double(), callbacks=[StopAt(31)])
+    gb.resume(tmp_path / "cut", progress=False)
+    assert_equal_runs(tmp_path / "whole", tmp_path / "cut")
+    assert gb.load(tmp_path / "cut").machine.joints[0].weight.dtype == torch.float64
+
+
 def test_resume_of_streamed_rows(tmp_path) -> None:
     data = Streamed(tmp_path).data
     train(tmp_path / "whole", data=data)

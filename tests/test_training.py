@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ import torch
 import gibbsian as gb
 from gibbsian import runs
 from gibbsian.callbacks import Callback
+from gibbsian.estimators import Phases, positive_phase
 from gibbsian.evaluators import exact
 from gibbsian.training import Trainer
 
@@ -149,6 +151,41 @@ def test_weights_of_the_data_reach_the_update() -> None:
         )
         means.append(float(gb.sample(result.machine, 2000, 200).samples[:, 0].mean()))
     assert means[1] > means[0] + 0.3
+
+
+class Pull(gb.Estimator):
+    """Only the data pull: a negative phase of zeros."""
+
+    config: ClassVar = {"kind": "pull"}
+
+    def init(self, machine, data, generator):
+        return None
+
+    def step(self, machine, x, chains, generator, weights=None) -> Phases:
+        positive = positive_phase(machine, x, generator, weights)[0]
+        return Phases(positive, {k: torch.zeros_like(t) for k, t in positive.items()}, None)
+
+
+@pytest.mark.parametrize("center", [True, False])
+def test_batches_count_by_what_their_rows_weigh(center: bool) -> None:
+    """Over an epoch the updates add up to the weighted mean of all rows, also with batches of weight 0."""
+    rows = (np.random.default_rng(0).random((60, 5)) < 0.5).astype(np.float32)
+    weights = np.random.default_rng(1).random(60) ** 8
+    weights[5:40] = 0
+    data = gb.data.load(rows, transform="identity", weights=weights, validation=0, test=0)
+    trainer = Trainer(
+        gb.rbm(5, 2), data, Pull(),
+        gb.Settings(epochs=1, batch_size=3, lr=1e-3, schedule="constant", average=0.0, scale=0.0,
+                    center=center),
+    )  # fmt: skip
+    before = trainer.machine.layers[0].bias.detach().clone()
+    trainer.fit()
+    moved = trainer.machine.layers[0].bias.detach() - before
+    assert all(bool(torch.isfinite(p).all()) for p in trainer.machine.parameters())
+    if center:  # then biases make up for what couplings do
+        moved = moved + (trainer.machine.joints[0].weight @ trainer.offsets[1]).detach()
+    truth = torch.from_numpy(weights @ rows / weights.sum()).float()
+    torch.testing.assert_close(moved, 20 * 1e-3 * truth, rtol=1e-2, atol=1e-5)
 
 
 def test_penalties_shrink_the_couplings() -> None:
@@ -431,6 +468,17 @@ def test_pca_and_glorot_starts_keep_the_data_means() -> None:
     pca = quick(gb.rbm(64, 30), data=data, updates=1, lr=1e-9, weights="pca", average=0.0)
     fields = rows @ pca.last.joints[0].weight.detach()[:, :5]
     assert torch.allclose(fields.std(dim=0), torch.ones(5), atol=0.15)
+
+
+def test_a_pca_start_of_a_mixed_layer_is_that_of_a_plain_one() -> None:
+    data = gb.data.load("digits", transform="threshold")
+    options = {"data": data, "updates": 1, "lr": 1e-9, "weights": "pca", "average": 0.0}
+    plain = quick(gb.rbm(64, 10), **options).last
+    halves = gb.Mixed([gb.Bernoulli(30), gb.Bernoulli(34)])
+    mixed = quick(gb.rbm(halves, gb.Mixed([gb.Bernoulli(4), gb.Bernoulli(6)])), **options).last
+    for layer in (0, 1):
+        found = torch.cat([m.bias for m in mixed.layers[layer].members])
+        torch.testing.assert_close(found, plain.layers[layer].bias, atol=1e-4, rtol=1e-4)
 
 
 def test_reference_of_a_result_matches_the_data() -> None:

@@ -34,5 +34,8 @@ class Finite:
     def found(self) -> tuple[str, int] | None:
         """Return the name of the earliest such gradient and its update, or None."""
         first = self._first.tolist()
-        return min(((n, s) for n, s in zip(self.names, first, strict=True) if s), 
-                   key=lambda pair: pair[1], default=None)
+        return min(
+            ((n, s) for n, s in zip(self.names, first, strict=True) if s),
+            key=lambda pair: pair[1],
+            default=None,
+        )

@@ -176,11 +176,12 @@ class BoltzmannMachine(nn.Module):
 
         Layers of parity `averaged` enter by their conditional expectation given the others (their
         entries of `state` are ignored); with ``averaged=None`` all layers enter as they are.
-        `weights`, one a row, are normalised to sum to 1. `fields` on the averaged layers may be
-        handed in where known.
+        `weights`, one a row, are normalised to sum to 1 (unless all are 0). `fields` on the averaged
+        layers may be handed in where known.
         """
         if weights is not None:
-            weights = (weights / weights.sum()).to(state[0].dtype)
+            total = weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
+            weights = (weights / total).to(state[0].dtype)
         values, found = list(state), {}
         if averaged is not None:
             values += [values[0]] * (len(self.layers) - len(values))
@@ -250,10 +251,14 @@ class BoltzmannMachine(nn.Module):
     def spec(self) -> dict[str, object]:
         """Return plain values from which `from_spec` rebuilds the machine, all but its parameters.
 
-        ``fixed`` names the parameters that are not learned.
+        ``fixed`` names the parameters that are not learned; ``dtype`` is there unless it is float32.
         """
-        return {
+        dtype = next(self.parameters()).dtype
+        found: dict[str, object] = {
             "units": [families.spec(u) for u in self.layers],
             "connections": [type(c).__name__ for c in self.joints],
             "fixed": [k for k, p in self.named_parameters() if not p.requires_grad],
         }
+        if dtype != torch.float32:
+            found["dtype"] = str(dtype).removeprefix("torch.")
+        return found

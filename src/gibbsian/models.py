@@ -6,6 +6,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from gibbsian import units as families
 from gibbsian.connections import Dense
 from gibbsian.errors import GibbsianError, RunError
@@ -98,7 +100,12 @@ def from_spec(spec: Mapping[str, Any]) -> BoltzmannMachine:
             raise GibbsianError(f"The machine has no parameter {unknown[0]!r} to hold fixed.")
         for name, p in named.items():
             p.requires_grad_(name not in spec["fixed"])
-    return machine
+    dtype = getattr(torch, str(spec.get("dtype", "float32")), None)
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise GibbsianError(
+            f"There are no machines of the type {spec['dtype']!r}; known: float32, float64."
+        )
+    return machine.to(dtype)
 
 
 def save(machine: BoltzmannMachine, path: str | Path) -> None:

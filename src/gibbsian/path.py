@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Iterable, Mapping
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -18,9 +19,13 @@ _ROWS = 4096
 
 
 def data_statistics(
-    units: Units, chunks: Iterable[Float[Tensor, "_ n"]]
+    units: Units,
+    chunks: Iterable[Float[Tensor, "_ n"]],
+    weights: Float[Tensor, " rows"] | Float[np.ndarray, " rows"] | None = None,
 ) -> tuple[dict[str, Tensor], int]:
     """Return the mean of each sufficient statistic over the data, in float64, and the row count.
+
+    `weights` of the rows, in the order of the chunks, make it the weighted mean.
 
     Raises
     ------
@@ -32,21 +37,29 @@ def data_statistics(
     like = next(units.parameters())
     wide = unit.accumulator(like)
     for x in (piece for chunk in chunks for piece in chunk.split(_ROWS)):
+        w = (
+            None
+            if weights is None
+            else torch.as_tensor(weights[rows : rows + len(x)]).to(like.device, wide)
+        )
         rows += len(x)
         # Squares are formed in float64 too, or a mean far from 0 would drown the variance.
         for k, t in units.statistics(x.to(device=like.device, dtype=wide)).items():
-            part = t.sum(dim=0)
+            part = t.sum(dim=0) if w is None else w @ t
             totals[k] = totals[k] + part if k in totals else part
     if rows == 0:
         raise DataError("The data have no rows, so nothing can be fitted to them.")
-    return {k: t / rows for k, t in totals.items()}, rows
+    total = rows if weights is None else float(weights.sum())
+    return {k: t / total for k, t in totals.items()}, rows
 
 
 def fit_units(units: Units, mean: Mapping[str, Tensor], rows: int) -> None:
     """Set the units' parameters to the independent units with these (smoothed) mean statistics."""
     with torch.no_grad():
         # On the CPU, in float64, which not every device has.
-        for name, value in units.domain.natural({k: t.cpu() for k, t in mean.items()}, rows).items():
+        for name, value in units.domain.natural(
+            {k: t.cpu() for k, t in mean.items()}, rows
+        ).items():
             p = units.get_parameter(name)
             p.copy_(value.to(p.dtype))
 

@@ -126,7 +126,9 @@ class Settings:
         for name, (low, high) in _NUMBERS.items():
             value = number(getattr(self, name), name, TrainingError)
             if not low <= value < high:
-                limit = "0 or positive" if high == _ENDLESS else f"at least {low:g} and below {high:g}"
+                limit = (
+                    "0 or positive" if high == _ENDLESS else f"at least {low:g} and below {high:g}"
+                )
                 raise TrainingError(f"{name} must be {limit}, not {value!r}.")
         if self.lr is not None and number(self.lr, "The learning rate", TrainingError) <= 0:
             raise TrainingError(f"The learning rate must be a positive number, not {self.lr!r}.")

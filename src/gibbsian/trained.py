@@ -79,7 +79,8 @@ class Trained:
     @cached_property
     def reference(self) -> BoltzmannMachine:
         """The reference machine: W = 0, visible units fitted to the training data."""
-        stats = data_statistics(self.machine.layers[0], self.data.train.chunks())
+        rows = self.data.train
+        stats = data_statistics(self.machine.layers[0], rows.chunks(), rows.weights)
         return reference(self.machine, stats)
 
 
@@ -90,6 +91,7 @@ def train(
     *,
     out: str | Path | None = None,
     resume: bool = False,
+    checkpoint: int | str = "latest",
     overwrite: bool = False,
     progress: bool = True,
     tensorboard: str | Path | None = None,
@@ -113,6 +115,8 @@ def train(
         Folder of the run: configuration, metrics and checkpoints.
     resume : bool
         Go on from the newest good checkpoint in `out`, bit for bit.
+    checkpoint : "latest" or int
+        Which checkpoint to go on from; what came after it is given up.
     overwrite : bool
         Replace a run that is in `out` already.
     progress : bool
@@ -171,7 +175,7 @@ def train(
     run = trainer.run = _open(out, config, resume, overwrite)
     try:
         if resume and run is not None and run.checkpoints:
-            found = run.checkpoint()
+            found = run.checkpoint(checkpoint)
             _trained(run, found, "cpu")  # says in words where machine and checkpoint do not fit
             trainer.load_state_dict(found.tree)
             run.cut(found.step)
@@ -189,7 +193,9 @@ def train(
 def _check_kinds(machine: Any, method: Any, optimizer: Any, schedule: Any) -> None:
     """Refuse arguments of the wrong kind in words."""
     if not isinstance(machine, BoltzmannMachine):
-        raise TrainingError(f"What is trained is a machine, such as gb.rbm(64, 100), not {machine!r}.")
+        raise TrainingError(
+            f"What is trained is a machine, such as gb.rbm(64, 100), not {machine!r}."
+        )
     if not isinstance(method, Estimator):
         raise TrainingError(f"The method is an object such as gb.PCD() or gb.CD(), not {method!r}.")
     for what, value in (("optimiser", optimizer), ("schedule", schedule)):
@@ -203,7 +209,13 @@ def _threads(out: str | Path | None) -> int:
     return stored.get("threads", torch.get_num_threads())
 
 
-def resume(path: str | Path, data: Any = None, progress: bool = True, **hooks: Any) -> Trained:
+def resume(
+    path: str | Path,
+    data: Any = None,
+    progress: bool = True,
+    checkpoint: int | str = "latest",
+    **hooks: Any,
+) -> Trained:
     """Go on with a run from its folder alone, bit for bit.
 
     Parameters
@@ -214,6 +226,8 @@ def resume(path: str | Path, data: Any = None, progress: bool = True, **hooks: A
         Needed only where the run was trained on an array that no file holds.
     progress : bool
         Show a live bar.
+    checkpoint : "latest" or int
+        Which checkpoint to go on from; what came after it is given up.
     **hooks
         ``callbacks`` and ``tensorboard`` as `train` takes them; ``optimizer`` and ``schedule`` where
         they were functions, ``method`` where it had a sampler of its own.
@@ -240,7 +254,7 @@ def resume(path: str | Path, data: Any = None, progress: bool = True, **hooks: A
     method = hooks.pop("method", None) or estimators.from_spec(config["method"])
     return train(
         models.from_spec(config["machine"]), dataset, method, out=path, resume=True,
-        progress=progress, **hooks, **options,
+        checkpoint=checkpoint, progress=progress, **hooks, **options,
     )  # fmt: skip
 
 

@@ -126,7 +126,9 @@ class Trainer:
         like = next(machine.parameters())
         rows = self.data.train.tensor(limit=max(2000, s.monitor_rows), generator=s.seed).to(like)
         machine.check(rows, "the training data")
-        mean, count = data_statistics(machine.layers[0], self._checked_chunks())
+        weights = self.data.train.weights
+        self._mean_weight = 1.0 if weights is None else float(weights.mean())
+        mean, count = data_statistics(machine.layers[0], self._checked_chunks(), weights)
         initialise(
             machine, rows, weights=s.weights, scale=s.scale, generator=self.generator,
             statistics=({k: t.to(like.device) for k, t in mean.items()}, count),
@@ -217,16 +219,18 @@ class Trainer:
         machine = self.machine
         like = self._averages[0]
         x = x.to(like)
+        # What the batch weighs against others: 1 but for sample weights.
+        share = None if weights is None else (weights.mean() / self._mean_weight).to(like)
+        weights = None if weights is None else weights.to(like)
         with torch.no_grad():
-            phases = self.method.step(
-                machine, x, self.chains, self.generator,
-                None if weights is None else weights.to(like),
-            )  # fmt: skip
+            phases = self.method.step(machine, x, self.chains, self.generator, weights)
             self.chains = phases.chains
             gradient = machine.gradient(phases.positive, phases.negative)
+            if share is not None:
+                gradient = {k: g * share for k, g in gradient.items()}
             self.penalty.add(machine, gradient)
             if self.settings.center:
-                self._move_offsets(phases.positive)
+                self._move_offsets(phases.positive, share)
                 gradient = centring.pull_back(machine, gradient, self.offsets)
             for name, p in self._parameters:
                 p.grad = gradient[name]
@@ -245,9 +249,10 @@ class Trainer:
             pack({"optimizer": self.optimizer.state_dict()})
         self._average()
 
-    def _move_offsets(self, positive: Statistics) -> None:
+    def _move_offsets(self, positive: Statistics, share: Tensor | None) -> None:
         """Move the hidden offsets by a running mean; the visible ones are the data's mean."""
-        rate = self.settings.offset_rate
+        rate: float | Tensor = self.settings.offset_rate
+        rate = rate if share is None else rate * share.clamp(max=1)
         for i in range(1, len(self.offsets)):
             found = unit.state_mean(self.machine.layers[i], unit.select(positive, f"units.{i}."))
             self.offsets[i] = torch.lerp(self.offsets[i], found, rate)

@@ -137,6 +137,9 @@ _Config = Annotated[
 _Resume = Annotated[
     bool, typer.Option("--resume", help="Go on with the run in --out.", rich_help_panel=_RUN)
 ]
+_Checkpoint = Annotated[
+    str | None, _option("With --resume: the checkpoint to go on from.", _RUN, "latest")
+]
 _Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", help="Show no progress bar.", rich_help_panel=_RUN)
 ]
@@ -162,7 +165,8 @@ def command(
     log_epochs: _LogEpochs = None,
     checkpoint_every: _CheckpointEvery = None, keep_last: _KeepLast = None,
     keep_every: _KeepEvery = None, tensorboard: _TensorBoard = None, config: _Config = None,
-    resume: _Resume = False, overwrite: _Overwrite = False, quiet: _Quiet = False,
+    resume: _Resume = False, checkpoint: _Checkpoint = None, overwrite: _Overwrite = False,
+    quiet: _Quiet = False,
 ) -> None:  # fmt: skip
     """Train a machine on DATA and keep everything in a run folder.
 
@@ -174,10 +178,15 @@ def command(
     if resume:
         if out is None or source is not None or given or config is not None or overwrite:
             raise GibbsianError(
-                "--resume goes on with a run exactly as it was made, so it takes --out RUN alone."
+                "--resume goes on with a run exactly as it was made, so it takes --out RUN alone, and "
+                "--checkpoint where it should go back."
             )
-        _tell(_resume(out, how), out)
+        _tell(_resume(out, how | {"checkpoint": checkpoint or "latest"}), out)
         return
+    if checkpoint is not None:
+        raise GibbsianError(
+            "A new run has no checkpoint to start from; --checkpoint goes with --resume."
+        )
     stored = configuration.read(config) if config is not None else {}
     if configuration.is_run(stored):
         if out is None or source is not None or given:
@@ -192,7 +201,7 @@ def command(
 
 
 _NOT_SETTINGS = {
-    "source", "out", "config", "resume", "overwrite", "quiet", "tensorboard",
+    "source", "out", "config", "resume", "checkpoint", "overwrite", "quiet", "tensorboard",
 }  # fmt: skip
 
 
