@@ -1,6 +1,7 @@
 """What every test shares: shapes checked at run time, one thread, and data only where it is."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -15,6 +16,9 @@ if "GIBBSIAN_TESTS_UNCHECKED" not in os.environ:
     install_import_hook("gibbsian", "shape_check.check")
 os.environ.update(OMP_NUM_THREADS="1", MPLBACKEND="Agg")  # for the programs that tests start too
 torch.set_num_threads(1)
+# A shell starts what it runs in the background with Ctrl-C ignored, and some tests are of Ctrl-C.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
