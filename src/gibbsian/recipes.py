@@ -53,7 +53,7 @@ RECIPES: dict[str, Recipe] = {
     ),
     "softmax-rbm": Recipe(("onehot",), ["threshold", "one-hot"], ["one-hot"], models.rbm),
     "hopfield": Recipe(
-        ("binary", "spin"), ["auto"], ["auto"], models.hopfield, {"lr": 0.01}
+        ("binary", "spin"), ["auto"], ["auto"], models.hopfield, {"lr": 0.03}
     ),
 }  # fmt: skip
 
