@@ -200,7 +200,7 @@ class _Sections:
             means = unit.mean(machine.layers[0], machine.field(0, layers))[:_SHOWN]
         drawn, _ = self._pictures(means)
         path = plots.save_images(drawn, shape, self.folder / "means.png")
-        words = "Means, not samples: E[v | h] for the hidden units of the same chains. For the eye only."
+        words = "Means, not samples: E[v | h] at the end of the same chains. For the eye only."
         return path, "conditional means of the same chains", words
 
     def strip(self) -> Section:
