@@ -133,7 +133,7 @@ def test_large_couplings_stay_finite_and_right():
     assert abs(found.log_z - exact) < max(SIGMAS * found.standard_error, 1e-3)
 
 
-@pytest.mark.parametrize("name", ["mixed-bernoulli", "three mixed layers"])
+@pytest.mark.parametrize("name", sorted(MACHINES))
 def test_shared_fields_give_the_energies_of_the_path(name):
     machine, start = copy.deepcopy(MACHINES[name]), base(name)
     with torch.no_grad():  # hidden parameters that move as well
@@ -143,10 +143,11 @@ def test_shared_fields_give_the_energies_of_the_path(name):
     path = BaseRatePath(start, machine)
     with torch.no_grad():
         walk.draw(6)
-        for beta in (0.0, 0.37, 1.0):
-            walk.sweep(beta)
-            expected = path.at(beta).marginal_energy(walk.layers)
-            torch.testing.assert_close(walk.free_energy(beta), expected, rtol=1e-6, atol=1e-5)
+        for low, high in ((0.0, 0.3), (0.37, 0.38), (0.5, 1.0), (0.7, 0.7)):
+            walk.sweep(high)
+            expected = path.at(low).marginal_energy(walk.layers)
+            expected = expected - path.at(high).marginal_energy(walk.layers)
+            torch.testing.assert_close(walk.gain(low, high), expected, rtol=1e-6, atol=1e-5)
 
 
 def test_a_temperature_costs_two_products(monkeypatch):

@@ -217,7 +217,7 @@ def test_a_wrong_distribution_fails(wrong, visible, scale):
     machine = small_machine(VISIBLE[visible](), Bernoulli(2), scale=scale)
     testing.check_distribution(Gibbs(), machine, steps=_STEPS)
     with pytest.raises(AssertionError):
-        testing.check_distribution(wrong(), machine, steps=_STEPS)
+        testing.check_distribution(wrong(), machine, steps=_STEPS, chains=20_000)
 
 
 @pytest.mark.parametrize("wrong", [InPlace, StaleFields, GlobalDice, OneSeedForAll])

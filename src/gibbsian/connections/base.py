@@ -17,11 +17,14 @@ class Connection(nn.Module, ABC):
         Sizes of the two layers.
     weight : Tensor
         The learned couplings.
+    is_matrix : bool
+        Whether up(a) is the plain product a @ weight.
     """
 
     weight: Tensor
     lower: int
     upper: int
+    is_matrix = False
 
     @abstractmethod
     def up(

@@ -17,6 +17,7 @@ class Dense(Connection):
     """
 
     weight: nn.Parameter
+    is_matrix = True
 
     def __init__(self, lower: int, upper: int) -> None:
         super().__init__()

@@ -105,7 +105,7 @@ def ais(
         log_w = log_w.to(walk.layers[0].device, unit.accumulator(walk.layers[0]))
         steps = len(betas) - 1
         for k in range(1, steps + 1):
-            log_w += walk.free_energy(betas[k - 1]) - walk.free_energy(betas[k])
+            log_w += walk.gain(betas[k - 1], betas[k])
             if k < steps:
                 walk.sweep(betas[k])
             _report(progress, k, steps)
@@ -152,7 +152,7 @@ def reverse_ais(
         steps = len(betas) - 1
         for k in range(steps, 0, -1):
             walk.sweep(betas[k])
-            log_w += walk.free_energy(betas[k]) - walk.free_energy(betas[k - 1])
+            log_w -= walk.gain(betas[k - 1], betas[k])
             _report(progress, steps - k + 1, steps)
     return estimate(log_w - walk.path.log_z0(), "reverse", steps)
 

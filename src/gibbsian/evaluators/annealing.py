@@ -48,10 +48,9 @@ class Annealing:
         """Start from exact samples of the reference."""
         self.start(list(self.path.draw(chains, self.generator)))
 
-    def free_energy(self, beta: float) -> Float[Tensor, " chains"]:
-        """Return −log Σ exp(−E_β) over the odd layers, at the chains' even layers, in float64."""
-        fields = {i: f * beta for i, f in self.fields.items()}
-        return self.path.at(beta).marginal_energy(self.layers, fields=fields)
+    def gain(self, low: float, high: float) -> Float[Tensor, " chains"]:
+        """Return F_low − F_high at the chains' even layers, the odd ones summed out, in float64."""
+        return self.path.gain(self.layers, self.fields, low, high)
 
     def sweep(self, beta: float) -> None:
         """Move the even layers by one Gibbs sweep at β: odd given even, then even given odd."""

@@ -53,11 +53,10 @@ def adapted(
     walk = Annealing(machine, reference, generator)
     with torch.no_grad():
         walk.draw(chains)
-        zero = torch.zeros_like(walk.free_energy(0.0))
+        zero = torch.zeros_like(walk.gain(0.0, 0.0))
         gains = [zero.clone() for _ in range(bins)]
         for k in range(1, pilot + 1):
-            gain = walk.free_energy(betas[k - 1]) - walk.free_energy(betas[k])
-            gains[(k - 1) * bins // pilot] += gain
+            gains[(k - 1) * bins // pilot] += walk.gain(betas[k - 1], betas[k])
             walk.sweep(betas[k])
     spread = torch.stack(gains).cpu().double().std(dim=1)
     total = float(spread.sum())

@@ -1,17 +1,145 @@
 """The hot inner step: from fields to sampled states, one function a unit family.
 
-Units call these functions and nothing else, so that a faster path for a device changes this room
-only. `plain` is PyTorch on any device, and the reference that faster paths are tested against.
+Units call these functions and nothing else. Each goes to the fastest path there is: `native` on the
+CPU, `cuda` on NVIDIA GPUs, and `plain`, PyTorch on any device, which is also the reference that the
+others are tested against. All draw from `generator` alone and return a new tensor of the field's
+dtype, outside any autograd graph. `field` has shape (*batch, n) and natural parameters shape (n,).
 """
 
-from gibbsian.kernels.plain import (
-    bernoulli,
-    binomial,
-    bits,
-    gaussian,
-    softmax,
-    spin,
-    truncated_gaussian,
-)
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
 
-__all__ = ["bernoulli", "binomial", "bits", "gaussian", "softmax", "spin", "truncated_gaussian"]
+from gibbsian.kernels import native, plain
+
+__all__ = [
+    "bernoulli",
+    "bernoulli_gain",
+    "bernoulli_sweeps",
+    "binomial",
+    "bits",
+    "gaussian",
+    "softmax",
+    "spin",
+    "spin_gain",
+    "truncated_gaussian",
+]
+
+
+def bits(p: Float[Tensor, "*batch n"], generator: Generator | None) -> Float[Tensor, "*batch n"]:
+    """Draw bits in {0, 1} with P(1) = p."""
+    if native.takes(p):
+        return native.draw("bits", p, generator)
+    return plain.bits(p, generator)
+
+
+def bernoulli(
+    field: Float[Tensor, "*batch n"], bias: Float[Tensor, " n"], generator: Generator | None
+) -> Float[Tensor, "*batch n"]:
+    """Draw bits in {0, 1} with P(1) = σ(field + bias)."""
+    if native.takes(field, bias):
+        return native.draw("bernoulli", field, generator, bias)
+    return plain.bernoulli(field, bias, generator)
+
+
+def spin(
+    field: Float[Tensor, "*batch n"], bias: Float[Tensor, " n"], generator: Generator | None
+) -> Float[Tensor, "*batch n"]:
+    """Draw spins in {−1, +1} with P(+1) = σ(2(field + bias))."""
+    if native.takes(field, bias):
+        return native.draw("spin", field, generator, bias)
+    return plain.spin(field, bias, generator)
+
+
+def binomial(
+    field: Float[Tensor, "*batch n"],
+    bias: Float[Tensor, " n"],
+    trials: int,
+    generator: Generator | None,
+) -> Float[Tensor, "*batch n"]:
+    """Draw counts 0…trials, Binomial(trials, σ(field + bias))."""
+    if trials <= plain.COUNTED_TRIALS and native.takes(field, bias):
+        return native.draw("binomial", field, generator, bias, trials)
+    return plain.binomial(field, bias, trials, generator)
+
+
+def gaussian(
+    field: Float[Tensor, "*batch n"],
+    bias: Float[Tensor, " n"],
+    precision: Float[Tensor, " n"],
+    generator: Generator | None,
+) -> Float[Tensor, "*batch n"]:
+    """Draw N((field + bias)/γ, 1/γ), γ the precision."""
+    if native.takes(field, bias, precision):
+        return native.draw("gaussian", field, generator, bias, precision.rsqrt())
+    return plain.gaussian(field, bias, precision, generator)
+
+
+def truncated_gaussian(
+    field: Float[Tensor, "*batch n"],
+    bias: Float[Tensor, " n"],
+    precision: Float[Tensor, " n"],
+    generator: Generator | None,
+) -> Float[Tensor, "*batch n"]:
+    """Draw N((field + bias)/γ, 1/γ) conditioned on s ≥ 0, exactly."""
+    if native.takes(field, bias, precision):
+        return native.draw("truncated_gaussian", field, generator, bias, precision.rsqrt())
+    return plain.truncated_gaussian(field, bias, precision, generator)
+
+
+def softmax(
+    field: Float[Tensor, "*batch n"],
+    bias: Float[Tensor, " n"],
+    categories: int,
+    generator: Generator | None,
+) -> Float[Tensor, "*batch n"]:
+    """Draw one-of-K blocks with P(k) ∝ exp(field_k + bias_k), one uniform a block."""
+    if native.takes(field, bias):
+        return native.draw("softmax", field, generator, bias, categories)
+    return plain.softmax(field, bias, categories, generator)
+
+
+def bernoulli_gain(
+    field: Float[Tensor, "*batch n"],
+    bias0: Float[Tensor, " n"],
+    bias1: Float[Tensor, " n"],
+    beta0: float,
+    beta1: float,
+) -> Float[Tensor, "*batch"]:
+    """Return Σ softplus(β₁ field + b₁) − softplus(β₀ field + b₀) over the last axis, in float64."""
+    if field.dtype is torch.float32 and native.takes(field, bias0, bias1):
+        return native.gain("bernoulli_gain", field, bias0, bias1, beta0, beta1)
+    return plain.bernoulli_gain(field, bias0, bias1, beta0, beta1)
+
+
+def spin_gain(
+    field: Float[Tensor, "*batch n"],
+    bias0: Float[Tensor, " n"],
+    bias1: Float[Tensor, " n"],
+    beta0: float,
+    beta1: float,
+) -> Float[Tensor, "*batch"]:
+    """Return Σ log 2cosh(β₁ field + b₁) − log 2cosh(β₀ field + b₀) over the last axis, in float64."""
+    if field.dtype is torch.float32 and native.takes(field, bias0, bias1):
+        return native.gain("spin_gain", field, bias0, bias1, beta0, beta1)
+    return plain.spin_gain(field, bias0, bias1, beta0, beta1)
+
+
+def bernoulli_sweeps(
+    visible: Float[Tensor, "chains n"],
+    hidden: Float[Tensor, "chains m"],
+    weight: Float[Tensor, "n m"],
+    bias_v: Float[Tensor, " n"],
+    bias_h: Float[Tensor, " m"],
+    steps: int,
+    generator: Generator | None,
+) -> tuple[Tensor, Tensor, Tensor] | None:
+    """Make Gibbs sweeps of a Bernoulli-Bernoulli machine: visible given hidden, hidden given visible.
+
+    Returns both layers and the last fields on the hidden one; None for more than a few chains, where
+    matrix products are faster, and off the CPU.
+    """
+    states = (hidden, weight, bias_v, bias_h)
+    if len(visible) > native.FEW or visible.dtype != hidden.dtype or not native.takes(visible, *states):
+        return None
+    return native.sweeps(visible, hidden, weight, bias_v, bias_h, steps, generator)

@@ -5,11 +5,12 @@ any autograd graph. `field` has shape (*batch, n) and the natural parameters sha
 """
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Generator, Tensor
 
 # torch.binomial is slow; up to this many trials counting uniforms is faster.
-_COUNTED_TRIALS = 16
+COUNTED_TRIALS = 16
 
 # Below this z a Gaussian truncated to its tail is exponential to 8 digits.
 _EXPONENTIAL = -1e4
@@ -53,7 +54,7 @@ def binomial(
 ) -> Float[Tensor, "*batch n"]:
     """Draw counts 0…trials, Binomial(trials, σ(field + bias))."""
     p = torch.sigmoid_(field + bias)
-    if trials > _COUNTED_TRIALS:
+    if trials > COUNTED_TRIALS:
         return torch.binomial(torch.full_like(p, trials), p, generator=generator)
     total = torch.zeros_like(p)
     for _ in range(trials):
@@ -124,3 +125,31 @@ def softmax(
     # Edges that equal u are passed, so that a category without probability is never drawn.
     index = (edges <= u * edges[..., -1:]).sum(dim=-1, keepdim=True).clamp_(max=categories - 1)
     return torch.zeros_like(edges).scatter_(-1, index, 1.0).flatten(-2)
+
+
+@torch.no_grad()
+def bernoulli_gain(
+    field: Float[Tensor, "*batch n"],
+    bias0: Float[Tensor, " n"],
+    bias1: Float[Tensor, " n"],
+    beta0: float,
+    beta1: float,
+) -> Float[Tensor, "*batch"]:
+    """Return Σ softplus(β₁ field + b₁) − softplus(β₀ field + b₀) over the last axis, in float64."""
+    wide = torch.float32 if field.device.type == "mps" else torch.float64
+    terms = F.softplus(beta1 * field + bias1) - F.softplus(beta0 * field + bias0)
+    return terms.sum(dim=-1, dtype=wide)
+
+
+@torch.no_grad()
+def spin_gain(
+    field: Float[Tensor, "*batch n"],
+    bias0: Float[Tensor, " n"],
+    bias1: Float[Tensor, " n"],
+    beta0: float,
+    beta1: float,
+) -> Float[Tensor, "*batch"]:
+    """Return Σ log 2cosh(β₁ field + b₁) − log 2cosh(β₀ field + b₀) over the last axis, in float64."""
+    twice = bernoulli_gain(field, 2 * bias0, 2 * bias1, 2 * beta0, 2 * beta1)
+    linear = (beta1 - beta0) * field + (bias1 - bias0)
+    return twice - linear.sum(dim=-1, dtype=twice.dtype)

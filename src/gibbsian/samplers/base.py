@@ -17,6 +17,9 @@ from gibbsian.units import base as unit
 
 STARTS = ("noise", "reference", "data")
 
+# Steps between which Ctrl-C is heard.
+_LEAP = 1000
+
 
 @dataclass(frozen=True)
 class ChainState:
@@ -39,7 +42,16 @@ class Info:
 
 
 class Sampler(ABC):
-    """A Markov kernel that leaves a machine's distribution invariant."""
+    """A Markov kernel that leaves a machine's distribution invariant.
+
+    Attributes
+    ----------
+    leap : callable or None
+        ``leap(machine, state, steps, generator, clamps)`` makes many steps at once, as `step` would one
+        by one, and returns None where that is no faster. `run` uses it where nobody looks in between.
+    """
+
+    leap: Callable[..., tuple[ChainState, Info] | None] | None = None
 
     @abstractmethod
     def init(
@@ -91,9 +103,15 @@ def run(
     visit: Callable[[int, ChainState, Info], None] | None = None,
 ) -> tuple[ChainState, Info | None]:
     """Move chains by `steps` steps, calling ``visit(step, state, info)`` after each."""
-    info = None
+    info, done = None, 0
     with torch.no_grad():
-        for i in range(1, steps + 1):
+        while visit is None and sampler.leap is not None and done < steps:
+            many = min(_LEAP, steps - done)
+            moved = sampler.leap(machine, state, many, generator, clamps)
+            if moved is None:
+                break
+            (state, info), done = moved, done + many
+        for i in range(done + 1, steps + 1):
             state, info = sampler.step(machine, state, generator, clamps)
             if visit is not None:
                 visit(i, state, info)
@@ -216,19 +234,20 @@ def sample(
     with torch.no_grad():
         state = sampler.init(machine, begin, generator, clamps)
     kept = {0: state.layers[0].clone()} if 0 in record else {}
-    wanted = set(record)
-
-    def keep(i: int, now: ChainState, _info: Info) -> None:
-        if i in wanted:
-            kept[i] = now.layers[0].clone()
-
+    # The means of the last step come from the field that its visible layer is drawn from.
+    before, done = max(steps - 1, 0), 0
     with torch.no_grad():
-        # The means of the last step come from the field that its visible layer is drawn from.
-        state, _ = run(sampler, machine, state, max(steps - 1, 0), generator, clamps, keep)
+        for i in sorted({*record, before}):
+            if 0 < i <= before:
+                state, _ = run(sampler, machine, state, i - done, generator, clamps)
+                done = i
+                if i in record:
+                    kept[i] = state.layers[0].clone()
         means = unit.mean(machine.layers[0], machine.field(0, state.layers))
         if steps > 0:
-            state, info = sampler.step(machine, state, generator, clamps)
-            keep(steps, state, info)
+            state, _ = sampler.step(machine, state, generator, clamps)
+            if steps in record:
+                kept[steps] = state.layers[0].clone()
     if clamps and 0 in clamps:
         means = clamps[0].apply(means)
     at = tuple(sorted(kept))

@@ -12,7 +12,7 @@ natural parameter x = exp(log_x), positive by construction; `bias` goes with T =
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -76,11 +76,20 @@ class Units(nn.Module, ABC):
         Plain values that rebuild the layer: see `gibbsian.units.from_spec`.
     members : sequence of Units
         The families side by side in this layer; empty for a layer of one family.
+    gain : callable or None
+        A kernel ``gain(f, b0, b1, beta0, beta1)`` for Σ Γ(β₁f; b₁) − Γ(β₀f; b₀) in one pass, where a
+        family whose only parameter is its bias has one; annealing uses it.
+    sweeps : callable or None
+        A kernel ``sweeps(v, h, weight, bias_v, bias_h, steps, generator)`` for Gibbs sweeps of a machine
+        with two such layers, where the family has one; it returns both layers and the hidden fields,
+        or None where it would be no faster.
     """
 
     domain: Domain
     config: dict[str, Any]
     members: nn.ModuleList
+    gain: Callable[[Tensor, Tensor, Tensor, float, float], Tensor] | None = None
+    sweeps: Callable[..., tuple[Tensor, Tensor, Tensor] | None] | None = None
 
     def __init__(self, domain: Domain, config: dict[str, Any]) -> None:
         super().__init__()

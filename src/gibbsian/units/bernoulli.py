@@ -83,6 +83,9 @@ class Bernoulli(Units):
         Number of units.
     """
 
+    gain = staticmethod(kernels.bernoulli_gain)
+    sweeps = staticmethod(kernels.bernoulli_sweeps)
+
     def __init__(self, size: int) -> None:
         size = check_size(size, "the number of Bernoulli units")
         super().__init__(Binary(size), {"size": size})
@@ -114,6 +117,8 @@ class Spin(Units):
     size : int
         Number of units.
     """
+
+    gain = staticmethod(kernels.spin_gain)
 
     def __init__(self, size: int) -> None:
         size = check_size(size, "the number of Spin units")
