@@ -9,6 +9,7 @@ import torch
 from gibbsian.arguments import number, whole
 from gibbsian.errors import TrainingError
 from gibbsian.machine import BoltzmannMachine
+from gibbsian.precision import PRECISIONS, resolve
 
 DEFAULT_UPDATES = 6_000
 _BINARY_RATE, _REAL_RATE = 0.1, 0.01
@@ -26,7 +27,9 @@ _NUMBERS = {
     "average": (0, 1), "offset_rate": (0, 1),
 }  # fmt: skip
 _KINDS: dict[str, tuple[type, str]] = {
-    **dict.fromkeys(("optimizer", "schedule", "weights", "monitor", "device"), (str, "a word")),
+    **dict.fromkeys(
+        ("optimizer", "schedule", "weights", "monitor", "device", "precision"), (str, "a word")
+    ),
     **dict.fromkeys(("optimizer_options", "schedule_options", "biases"), (Mapping, "a table")),
     "center": (bool, "true or false"),
 }
@@ -74,6 +77,9 @@ class Settings:
         Rows of each split that metrics are taken on.
     device : str
         Where to train.
+    precision : {"fp32", "bf16", "auto"}
+        Of the products of chains and statistics: see `gibbsian.precision`. auto takes bf16 where the
+        device is made for it. Parameters are float32 whatever it says, and so is every evaluation.
     threads : int, optional
         CPU threads, fixed for the run since results depend on their number.
     """
@@ -106,6 +112,7 @@ class Settings:
     monitor: str = "reconstruction_error.validation"
     monitor_rows: int = 500
     device: str = "cpu"
+    precision: str = "fp32"
     threads: int | None = None
 
     def __post_init__(self) -> None:
@@ -141,6 +148,8 @@ class Settings:
         for name, (kind, word) in _KINDS.items():
             if not isinstance(getattr(self, name), kind):
                 raise TrainingError(f"{name} must be {word}, and {getattr(self, name)!r} is not.")
+        if self.precision not in PRECISIONS:
+            raise TrainingError(f"A precision is {', '.join(PRECISIONS)}, not {self.precision!r}.")
         _check_biases(self.biases)
 
     def as_dict(self) -> dict[str, Any]:
@@ -189,7 +198,10 @@ def _check_biases(biases: Mapping[str, Bias]) -> None:
 def resolved(settings: Settings, machine: BoltzmannMachine) -> Settings:
     """Fill in the defaults that depend on the machine, so that a run's file says all there is."""
     length = {} if settings.updates or settings.epochs else {"updates": DEFAULT_UPDATES}
-    return replace(settings, lr=learning_rate(settings, machine), **length)
+    return replace(
+        settings, lr=learning_rate(settings, machine),
+        precision=resolve(settings.precision, settings.device), **length,
+    )  # fmt: skip
 
 
 def learning_rate(settings: Settings, machine: BoltzmannMachine) -> float:

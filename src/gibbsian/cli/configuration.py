@@ -22,7 +22,7 @@ _DIRECT = {
     "schedule": _WORD, "l1": _NUMBER, "l2": _NUMBER, "center": _FLAG, "average": _NUMBER,
     "weights": _WORD, "seed": (int,), "device": _WORD, "threads": (int,), "log_every": (int,),
     "log_epochs": (int,), "checkpoint_every": (int,), "keep_last": (int,), "keep_every": (int,),
-    "patience": (int,), "tolerance": _NUMBER,
+    "patience": (int,), "tolerance": _NUMBER, "precision": _WORD,
 }  # fmt: skip
 _OTHER = {
     "data": _WORD, "model": _WORD, "hidden": (int,), "method": _WORD, "optimizer_option": _PAIRS,

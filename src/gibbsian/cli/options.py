@@ -36,6 +36,7 @@ CheckpointName = Annotated[
 ]
 Seed = Annotated[int, typer.Option(help="Seed of all randomness.", callback=_check_seed)]
 Device = Annotated[str, typer.Option(help="cpu, cuda, mps, …")]
+Precision = Annotated[str, typer.Option(help="Of the chains' products: fp32, bf16 or auto.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress bar.")]
 
 

@@ -40,6 +40,7 @@ def command(
     checkpoint: opt.CheckpointName = "latest",
     seed: opt.Seed = 0,
     device: opt.Device = "cpu",
+    precision: opt.Precision = "fp32",
     out: Annotated[Path, typer.Option(help="A .npz, .png or .gif file.")] = Path("samples.npz"),
 ) -> None:
     """Sample from a run's machine by block Gibbs chains.
@@ -62,7 +63,7 @@ def command(
         raise GibbsianError("The data are no images, so there is no picture; write a .npz file.")
     found = samplers.sample(
         trained.machine, n, steps, start="data" if start == "test" else start, generator=seed,
-        data=_rows(trained, start, seed), record=record,
+        data=_rows(trained, start, seed), record=record, precision=precision,
     )  # fmt: skip
     if kind == ".npz":
         _save(trained, found, out)

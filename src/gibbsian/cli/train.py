@@ -115,6 +115,10 @@ _DataDir = Annotated[
 
 _Out = Annotated[Path | None, _option("Folder of the run.", _RUN, "runs/DATA-MODEL")]
 _Device = Annotated[str | None, _option("cpu, cuda, mps, ….", _RUN, "cpu")]
+_Precision = Annotated[
+    str | None,
+    _option("Of the chains' and statistics' products: fp32, bf16, or auto.", _RUN, "fp32"),
+]
 _Threads = Annotated[int | None, _option("CPU threads, fixed for the run.", _RUN, "all")]
 _LogEvery = Annotated[
     int | None, _option("Updates between metrics.", _RUN, "a hundredth of the run")
@@ -161,8 +165,8 @@ def command(
     classes: _Classes = None, limit: _Limit = None, transform: _Transform = None,
     key: _Key = None, labels: _Labels = None, validation: _Validation = None, test: _Test = None,
     data_dir: _DataDir = None,
-    out: _Out = None, device: _Device = None, threads: _Threads = None, log_every: _LogEvery = None,
-    log_epochs: _LogEpochs = None,
+    out: _Out = None, device: _Device = None, precision: _Precision = None,
+    threads: _Threads = None, log_every: _LogEvery = None, log_epochs: _LogEpochs = None,
     checkpoint_every: _CheckpointEvery = None, keep_last: _KeepLast = None,
     keep_every: _KeepEvery = None, tensorboard: _TensorBoard = None, config: _Config = None,
     resume: _Resume = False, checkpoint: _Checkpoint = None, overwrite: _Overwrite = False,

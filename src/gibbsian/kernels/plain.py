@@ -33,7 +33,7 @@ def bernoulli(
 ) -> Float[Tensor, "*batch n"]:
     """Draw bits in {0, 1} with P(1) = σ(field + bias)."""
     p = torch.sigmoid_(field + bias)
-    return torch.lt(uniform(p, generator), p, out=p)
+    return torch.lt(uniform(p, generator), p, out=p).to(field.dtype)
 
 
 @torch.no_grad()
@@ -42,7 +42,7 @@ def spin(
 ) -> Float[Tensor, "*batch n"]:
     """Draw spins in {−1, +1} with P(+1) = σ(2(field + bias))."""
     p = torch.sigmoid_((field + bias).mul_(2))
-    return torch.lt(uniform(p, generator), p, out=p).mul_(2).sub_(1)
+    return torch.lt(uniform(p, generator), p, out=p).mul_(2).sub_(1).to(field.dtype)
 
 
 @torch.no_grad()
@@ -55,11 +55,12 @@ def binomial(
     """Draw counts 0…trials, Binomial(trials, σ(field + bias))."""
     p = torch.sigmoid_(field + bias)
     if trials > COUNTED_TRIALS:
-        return torch.binomial(torch.full_like(p, trials), p, generator=generator)
+        counts = torch.binomial(torch.full_like(p, trials), p, generator=generator)
+        return counts.to(field.dtype)
     total = torch.zeros_like(p)
     for _ in range(trials):
         total += uniform(p, generator) < p
-    return total
+    return total.to(field.dtype)
 
 
 @torch.no_grad()
@@ -70,8 +71,9 @@ def gaussian(
     generator: Generator | None,
 ) -> Float[Tensor, "*batch n"]:
     """Draw N((field + bias)/γ, 1/γ), γ the precision."""
-    noise = torch.randn(field.shape, generator=generator, dtype=field.dtype, device=field.device)
-    return noise.mul_(precision.rsqrt()).add_((field + bias).div_(precision))
+    mean = (field + bias).div_(precision)
+    noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype, device=mean.device)
+    return noise.mul_(precision.rsqrt()).add_(mean).to(field.dtype)
 
 
 @torch.no_grad()
@@ -124,7 +126,7 @@ def softmax(
     # Scaling by the last edge keeps rounding of the cumulative sum from losing the last category.
     # Edges that equal u are passed, so that a category without probability is never drawn.
     index = (edges <= u * edges[..., -1:]).sum(dim=-1, keepdim=True).clamp_(max=categories - 1)
-    return torch.zeros_like(edges).scatter_(-1, index, 1.0).flatten(-2)
+    return torch.zeros_like(edges).scatter_(-1, index, 1.0).flatten(-2).to(field.dtype)
 
 
 @torch.no_grad()
