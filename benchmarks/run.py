@@ -1,101 +1,120 @@
-"""What a Gibbs sweep and a PCD-1 update cost, as ratios to their bare matrix products in one run.
+"""What sampling and training cost, beside their bare matrix products and beside other packages.
 
-    make bench            or    .venv/bin/python benchmarks/run.py [--threads N] [--out FILE.json]
+    make bench                         everything, in about five minutes on two cores
+    make bench ARGS="--only sweep epoch --rounds 31"
+    .venv/bin/python -m benchmarks.run --full --threads 2 --out FILE.json
 
-Sizes are MNIST's (784 visible, 500 hidden units); the rows are random bits, so no data set is needed.
-Ratios are medians over rounds in which the bare products and our code take turns.
+Writes benchmarks/results.json and docs/benchmarks.png, or FILE.json and FILE.png with --out; with --only
+and no --out nothing is written. docs/benchmarks.md says how each number is measured. Other packages take
+part if they are installed: pip install -c constraints.txt -r benchmarks/requirements.txt
 """
 
 import argparse
+import dataclasses
 import json
-import statistics
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
-import gibbsian as gb
-from gibbsian.samplers import Gibbs, run
+from benchmarks import contests, hardware, table
+from benchmarks.compiling import compiling
+from benchmarks.memory import memory
+from benchmarks.probe import ROOT
+from benchmarks.scaling import scaling
+from benchmarks.sizes import Sizes
+from benchmarks.timing import reason
 
-VISIBLE, HIDDEN, BATCH, CHAINS = 784, 500, 100, 1000
+RESULTS, PICTURE = ROOT / "benchmarks" / "results.json", ROOT / "docs" / "benchmarks.png"
 
-
-def seconds(work: Callable[[], object]) -> float:
-    """Time one call."""
-    begin = time.perf_counter()
-    work()
-    return time.perf_counter() - begin
-
-
-def alternate(
-    ours: Callable[[], object], bare: Callable[[], object], rounds: int
-) -> dict[str, float]:
-    """Time both in turns; return medians in milliseconds and the median of the ratios."""
-    ours(), bare()
-    pairs = [(seconds(ours), seconds(bare)) for _ in range(rounds)]
-    return {
-        "ours_ms": 1e3 * statistics.median(a for a, _ in pairs),
-        "bare_ms": 1e3 * statistics.median(b for _, b in pairs),
-        "ratio": statistics.median(a / b for a, b in pairs),
-    }
+PARTS: dict[str, Callable[[Sizes, int], dict[str, Any]]] = {
+    "sweep": lambda sizes, _: contests.sweep(sizes),
+    "epoch": lambda sizes, _: contests.epoch(sizes),
+    "ais": lambda sizes, _: contests.ais(sizes),
+    "single": lambda sizes, _: contests.single(sizes),
+    "memory": memory,
+    "compile": compiling,
+    "scaling": lambda sizes, _: scaling(sizes),
+}
 
 
-def sweep(rounds: int) -> dict[str, float]:
-    """One Gibbs sweep of 1,000 chains against its two products."""
-    machine = gb.rbm(VISIBLE, HIDDEN)
-    weight = machine.joints[0].weight.detach().normal_(0, 0.05)
-    generator = torch.Generator().manual_seed(0)
-    sampler = Gibbs()
-    state = sampler.init(machine, gb.samplers.start(machine, CHAINS, "noise", generator), generator)
-    v, h = state.layers
-    found = alternate(
-        lambda: run(sampler, machine, state, 10, generator),
-        lambda: [(h @ weight.T, v @ weight) for _ in range(10)],
-        rounds,
-    )
-    found["flips_per_ns"] = 10 * CHAINS * (VISIBLE + HIDDEN) / (found["ours_ms"] * 1e6)
+def measure(sizes: Sizes, only: Sequence[str] = tuple(PARTS)) -> dict[str, Any]:
+    """Run parts one after the other, and print each when it is done; one that fails says so."""
+    found: dict[str, Any] = {"machine": hardware.describe(), "sizes": dataclasses.asdict(sizes)}
+    print(hardware.sentence(found["machine"]), flush=True)
+    threads = torch.get_num_threads()
+    for name in (n for n in PARTS if n in only):
+        begin = time.perf_counter()
+        try:
+            part = PARTS[name](sizes, threads)
+        except Exception as error:
+            part = {"title": name, "skipped": {name: reason(error)}}
+        part["seconds"] = time.perf_counter() - begin
+        found[name] = part
+        print("", *table.lines(part), sep="\n", flush=True)
     return found
 
 
-def update(rounds: int) -> dict[str, float]:
-    """PCD-1 updates at batch 100, plain SGD, as `gb.train` runs them, against five products each."""
-    rows = torch.randint(0, 2, (6000, VISIBLE), generator=torch.Generator().manual_seed(0)).float()
-    data = gb.data.load(rows, transform="identity")
-    settings = gb.Settings(updates=10**6, log_every=10**6, schedule="constant")
-    trainer = gb.training.Trainer(gb.rbm(VISIBLE, HIDDEN), data, gb.PCD(), settings)
-    v, h = rows[:BATCH], torch.rand(BATCH, HIDDEN)
-    weight = torch.randn(VISIBLE, HIDDEN)
-    return alternate(
-        trainer.advance,
-        lambda: [
-            (v @ weight, h @ weight.T, v @ weight, v.T @ h, v.T @ h)
-            for _ in range(trainer.epoch_length)
-        ],
-        rounds,
+def broken(found: dict[str, Any]) -> list[str]:
+    """Return the parts in which gibbsian itself failed; a peer may fail as it likes."""
+    return [
+        part
+        for part in PARTS
+        for name, why in found.get(part, {}).get("skipped", {}).items()
+        if why.startswith("failed") and (name == part or name.startswith(contests.OURS))
+    ]
+
+
+def limit_threads(threads: int) -> None:
+    """Give torch, and the BLAS of NumPy and SciPy, the same number of threads."""
+    torch.set_num_threads(threads)
+    try:
+        import scipy.linalg  # noqa: F401  its BLAS is limited only once it is loaded
+        from threadpoolctl import threadpool_limits
+    except ModuleNotFoundError:
+        return
+    threadpool_limits(threads, user_api="blas")
+
+
+def store(found: dict[str, Any], results: Path, picture: Path) -> None:
+    """Write the numbers, and a chart of them if there is something to draw."""
+    results.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    print(f"\nwrote {results}")
+    from benchmarks.picture import draw
+
+    if draw(found, picture):
+        print(f"wrote {picture}")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, print, and write."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-
-
-def main() -> None:
-    """Measure, print, and write a JSON file."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=Sizes.rounds, help="of sweep and epoch")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results.json"))
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    found = {
-        "threads": options.threads,
-        "sweep": sweep(options.rounds),
-        "epoch": update(options.rounds),
-    }
-    for name in ("sweep", "epoch"):
-        row = found[name]
-        times = f"ours {row['ours_ms']:8.1f} ms  bare {row['bare_ms']:8.1f} ms"
-        print(f"{name:6s} {times}  ratio {row['ratio']:.2f}")
-    print(f"sweep  {found['sweep']['flips_per_ns']:.3f} flips/ns")
-    options.out.write_text(json.dumps(found, indent=1))
-    print(f"wrote {options.out}")
+    parser.add_argument("--only", nargs="+", choices=tuple(PARTS), metavar="NAME", default=None)
+    parser.add_argument("--full", action="store_true", help="10,000 temperatures and steps")
+    parser.add_argument("--out", type=Path, default=None, metavar="FILE.json")
+    options = parser.parse_args(arguments)
+    if options.rounds < 1 or options.threads < 1:
+        parser.error("--rounds and --threads are at least 1")
+    limit_threads(options.threads)
+    sizes = Sizes(rounds=options.rounds)
+    if options.full:
+        sizes = dataclasses.replace(sizes, temperatures=10_000, steps=10_000)
+    begin = time.perf_counter()
+    found = measure(sizes, options.only or tuple(PARTS))
+    found["seconds"] = time.perf_counter() - begin
+    print(f"\n{found['seconds']:.0f} seconds in all")
+    if options.out is not None:
+        store(found, options.out, options.out.with_suffix(".png"))
+    elif options.only is None:
+        store(found, RESULTS, PICTURE)
+    sys.exit(1 if broken(found) else 0)
 
 
 if __name__ == "__main__":

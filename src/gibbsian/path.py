@@ -15,7 +15,7 @@ from gibbsian.units import base as unit
 from gibbsian.units.base import Units
 
 # Rows whose statistics are formed at once.
-_ROWS = 4096
+_ROWS = 512
 
 
 def data_statistics(

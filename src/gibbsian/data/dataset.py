@@ -121,7 +121,7 @@ class Split:
         return max(1, 2**22 // self._rows.row_bytes)
 
     def chunks(
-        self, rows: int = 4096, limit: int | None = None, generator: Generator | int | None = None
+        self, rows: int = 1024, limit: int | None = None, generator: Generator | int | None = None
     ) -> Iterator[Float[Tensor, "rows n"]]:
         """The (first ``limit``) transformed rows in chunks of ``rows``.
 
