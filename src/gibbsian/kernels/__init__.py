@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from gibbsian.kernels import native, plain
+from gibbsian.kernels import cuda, native, plain
 
 __all__ = [
     "bernoulli",
@@ -26,11 +26,16 @@ __all__ = [
 ]
 
 
+def _on_cuda(field: Tensor) -> bool:
+    return field.is_cuda and cuda.available()
+
+
 def bits(p: Float[Tensor, "*batch n"], generator: Generator | None) -> Float[Tensor, "*batch n"]:
     """Draw bits in {0, 1} with P(1) = p."""
     if native.takes(p):
         return native.draw("bits", p, generator)
-    return plain.bits(p, generator)
+    path = cuda if _on_cuda(p) else plain
+    return path.bits(p, generator)
 
 
 def bernoulli(
@@ -39,7 +44,8 @@ def bernoulli(
     """Draw bits in {0, 1} with P(1) = σ(field + bias)."""
     if native.takes(field, bias):
         return native.draw("bernoulli", field, generator, bias)
-    return plain.bernoulli(field, bias, generator)
+    path = cuda if _on_cuda(field) else plain
+    return path.bernoulli(field, bias, generator)
 
 
 def spin(
@@ -48,7 +54,8 @@ def spin(
     """Draw spins in {−1, +1} with P(+1) = σ(2(field + bias))."""
     if native.takes(field, bias):
         return native.draw("spin", field, generator, bias)
-    return plain.spin(field, bias, generator)
+    path = cuda if _on_cuda(field) else plain
+    return path.spin(field, bias, generator)
 
 
 def binomial(
@@ -60,7 +67,8 @@ def binomial(
     """Draw counts 0…trials, Binomial(trials, σ(field + bias))."""
     if trials <= plain.COUNTED_TRIALS and native.takes(field, bias):
         return native.draw("binomial", field, generator, bias, trials)
-    return plain.binomial(field, bias, trials, generator)
+    path = cuda if _on_cuda(field) else plain
+    return path.binomial(field, bias, trials, generator)
 
 
 def gaussian(
@@ -72,7 +80,8 @@ def gaussian(
     """Draw N((field + bias)/γ, 1/γ), γ the precision."""
     if native.takes(field, bias, precision):
         return native.draw("gaussian", field, generator, bias, precision.rsqrt())
-    return plain.gaussian(field, bias, precision, generator)
+    path = cuda if _on_cuda(field) else plain
+    return path.gaussian(field, bias, precision, generator)
 
 
 def truncated_gaussian(
@@ -84,7 +93,8 @@ def truncated_gaussian(
     """Draw N((field + bias)/γ, 1/γ) conditioned on s ≥ 0, exactly."""
     if native.takes(field, bias, precision):
         return native.draw("truncated_gaussian", field, generator, bias, precision.rsqrt())
-    return plain.truncated_gaussian(field, bias, precision, generator)
+    path = cuda if _on_cuda(field) else plain
+    return path.truncated_gaussian(field, bias, precision, generator)
 
 
 def softmax(
@@ -96,7 +106,8 @@ def softmax(
     """Draw one-of-K blocks with P(k) ∝ exp(field_k + bias_k), one uniform a block."""
     if native.takes(field, bias):
         return native.draw("softmax", field, generator, bias, categories)
-    return plain.softmax(field, bias, categories, generator)
+    path = cuda if _on_cuda(field) else plain
+    return path.softmax(field, bias, categories, generator)
 
 
 def bernoulli_gain(
