@@ -49,7 +49,7 @@ def test_what_rounding_does_to_the_stationary_law(units, scale):
     exact = _stationary(machine, visible)
     torch.testing.assert_close(exact, truth, rtol=1e-4, atol=1e-6)
     rounded = _stationary(precision.lowered(machine), visible)
-    divergence = float((truth * (truth / rounded).log()).sum())
+    divergence = float((truth * (truth / rounded).log()).sum().detach())
     means = (rounded - truth) @ visible.double()
     assert 1e-9 < divergence < 1e-4  # nats; 0 would mean that nothing was rounded
     assert float(means.abs().max()) < 5e-3
@@ -64,7 +64,7 @@ def test_coarser_rounding_would_be_seen(monkeypatch):
     low = lowered.joints[0]._rounded
     low.copy_((low.float().view(torch.int32) & ~0x7FFFF).view(torch.float32))
     rounded = _stationary(lowered, visible)
-    assert float((truth * (truth / rounded).log()).sum()) > 1e-4
+    assert float((truth * (truth / rounded).log()).sum().detach()) > 1e-4
 
 
 @pytest.mark.parametrize("units", [Bernoulli(4), Spin(3), Binomial(2, 3), Softmax(1, 3)])
@@ -129,3 +129,29 @@ def test_auto_asks_the_processor(flag, monkeypatch):
     assert precision.resolve("auto", "cpu") == "bf16"
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {flag: False}, raising=False)
     assert precision.resolve("auto", "cpu") == "fp32"
+
+
+@pytest.mark.parametrize("method", [gb.PCD(chains=20), gb.PCD(chains=20, refresh=0.1), gb.CD(2)])
+def test_training_rounds_products_and_keeps_full_parameters(method):
+    rows = (torch.rand(200, 12, generator=torch.Generator().manual_seed(0)) < 0.3).float()
+    data = gb.data.load(rows, transform="identity")
+    settings = {"updates": 40, "seed": 0, "batch_size": 50, "progress": False}
+    found = {
+        name: gb.train(models.rbm(12, 6), data, method, precision=name, **settings)
+        for name in ("fp32", "bf16")
+    }
+    full, low = (next(iter(r.machine.joints)).weight.detach() for r in found.values())
+    assert low.dtype == torch.float32 and not torch.equal(low, low.bfloat16().float())
+    assert not torch.equal(full, low)
+    torch.testing.assert_close(full, low, rtol=0, atol=0.05)
+
+
+def test_a_run_in_bfloat16_resumes_bit_for_bit(tmp_path):
+    rows = (torch.rand(200, 12, generator=torch.Generator().manual_seed(0)) < 0.3).float()
+    data = gb.data.load(rows, transform="identity")
+    how = {"updates": 30, "batch_size": 50, "checkpoint_every": 10, "keep_last": 9, "precision": "bf16",
+           "progress": False}  # fmt: skip
+    whole = gb.train(models.rbm(12, 6), data, gb.PCD(chains=20), out=tmp_path / "a", **how)
+    again = gb.resume(tmp_path / "a", data=data, checkpoint=10, progress=False)
+    pairs = zip(whole.last.state_dict().items(), again.last.state_dict().items(), strict=True)
+    assert all(j == k and torch.equal(a, b) for (j, a), (k, b) in pairs)

@@ -182,7 +182,8 @@ class BoltzmannMachine(nn.Module):
         if weights is not None:
             total = weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
             weights = (weights / total).to(state[0].dtype)
-        values, found = list(state), {}
+        full = self.joints[0].weight.dtype  # chains may be kept in a narrower one
+        values, found = [s.to(full) for s in state], {}
         if averaged is not None:
             values += [values[0]] * (len(self.layers) - len(values))
             fields = self.fields(averaged, state) if fields is None else fields

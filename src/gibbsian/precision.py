@@ -48,7 +48,7 @@ def is_fast(device: torch.device) -> bool:
 
 
 class Rounded(Connection):
-    """A connection whose fields and statistics are computed in bfloat16.
+    """A connection whose fields are computed in bfloat16.
 
     The couplings are rounded once, and again when `refresh` is called after they have moved.
     """
@@ -86,13 +86,9 @@ class Rounded(Connection):
         b: Float[Tensor, "batch m"],
         weights: Float[Tensor, " batch"] | None = None,
     ) -> Tensor:
-        """Return the statistics, in the dtype of the couplings.
-
-        Products of bfloat16 are summed in float32, and each sum is rounded once at its end. So a
-        difference of two phases should be one call with signed weights.
-        """
-        low = None if weights is None else weights.bfloat16()
-        return self.connection.statistics(a.bfloat16(), b.bfloat16(), low).to(self.weight.dtype)
+        """Return the statistics in full: gradients are small differences of them."""
+        full = self.weight.dtype
+        return self.connection.statistics(a.to(full), b.to(full), weights)
 
 
 def _low(weight: Tensor | None, rounded: Tensor) -> Tensor:

@@ -78,7 +78,7 @@ class Settings:
     device : str
         Where to train.
     precision : {"fp32", "bf16", "auto"}
-        Of the products of chains and statistics: see `gibbsian.precision`. auto takes bf16 where the
+        Of the products of chains: see `gibbsian.precision`. auto takes bf16 where the
         device is made for it. Parameters are float32 whatever it says, and so is every evaluation.
     threads : int, optional
         CPU threads, fixed for the run since results depend on their number.

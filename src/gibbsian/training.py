@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from gibbsian import centring, checkpoint, devices, monitor, optimizers, schedules
+from gibbsian import centring, checkpoint, devices, monitor, optimizers, precision, schedules
 from gibbsian.callbacks import Callback, EarlyStopping
 from gibbsian.data import Dataset
 from gibbsian.errors import GibbsianWarning, TrainingError
@@ -135,7 +135,9 @@ class Trainer:
             biases={int(k): v for k, v in s.biases.items()},
         )  # fmt: skip
         self.keeper.keep()
-        self.chains = self.method.init(machine, rows, self.generator)
+        # The same machine, but for the precision of its products.
+        self._walker = precision.lowered(machine, precision.resolve(s.precision, self.device))
+        self.chains = self.method.init(self._walker, rows, self.generator)
         self.offsets = [unit.state_mean(machine.layers[0], mean).to(like)]
         with torch.no_grad():
             for u, c in zip(machine.layers[1:], machine.joints, strict=True):
@@ -223,7 +225,8 @@ class Trainer:
         share = None if weights is None else (weights.mean() / self._mean_weight).to(like)
         weights = None if weights is None else weights.to(like)
         with torch.no_grad():
-            phases = self.method.step(machine, x, self.chains, self.generator, weights)
+            precision.refresh(self._walker)
+            phases = self.method.step(self._walker, x, self.chains, self.generator, weights)
             self.chains = phases.chains
             gradient = machine.gradient(phases.positive, phases.negative)
             if share is not None:

@@ -117,7 +117,7 @@ _Out = Annotated[Path | None, _option("Folder of the run.", _RUN, "runs/DATA-MOD
 _Device = Annotated[str | None, _option("cpu, cuda, mps, ….", _RUN, "cpu")]
 _Precision = Annotated[
     str | None,
-    _option("Of the chains' and statistics' products: fp32, bf16, or auto.", _RUN, "fp32"),
+    _option("Of the chains' products: fp32, bf16, or auto.", _RUN, "fp32"),
 ]
 _Threads = Annotated[int | None, _option("CPU threads, fixed for the run.", _RUN, "all")]
 _LogEvery = Annotated[

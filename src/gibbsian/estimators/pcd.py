@@ -115,7 +115,7 @@ class PCD(Estimator):
         noise = first_states(machine, len(hit), "noise", generator)
         fresh = self.sampler.init(machine, noise, generator)
         pairs = zip(chains.layers, fresh.layers, strict=True)
-        return replace(chains, layers=tuple(a.index_copy(0, hit[:, 0], b) for a, b in pairs))
+        return replace(chains, layers=tuple(a.index_copy(0, hit[:, 0], b.to(a)) for a, b in pairs))
 
 
 def _check_memory(machine: BoltzmannMachine, chains: int) -> None:

@@ -32,7 +32,7 @@ def _on_cuda(field: Tensor) -> bool:
 
 def bits(p: Float[Tensor, "*batch n"], generator: Generator | None) -> Float[Tensor, "*batch n"]:
     """Draw bits in {0, 1} with P(1) = p."""
-    if native.takes(p):
+    if native.takes("bits", p):
         return native.draw("bits", p, generator)
     path = cuda if _on_cuda(p) else plain
     return path.bits(p, generator)
@@ -42,7 +42,7 @@ def bernoulli(
     field: Float[Tensor, "*batch n"], bias: Float[Tensor, " n"], generator: Generator | None
 ) -> Float[Tensor, "*batch n"]:
     """Draw bits in {0, 1} with P(1) = σ(field + bias)."""
-    if native.takes(field, bias):
+    if native.takes("bernoulli", field, bias):
         return native.draw("bernoulli", field, generator, bias)
     path = cuda if _on_cuda(field) else plain
     return path.bernoulli(field, bias, generator)
@@ -52,7 +52,7 @@ def spin(
     field: Float[Tensor, "*batch n"], bias: Float[Tensor, " n"], generator: Generator | None
 ) -> Float[Tensor, "*batch n"]:
     """Draw spins in {−1, +1} with P(+1) = σ(2(field + bias))."""
-    if native.takes(field, bias):
+    if native.takes("spin", field, bias):
         return native.draw("spin", field, generator, bias)
     path = cuda if _on_cuda(field) else plain
     return path.spin(field, bias, generator)
@@ -65,7 +65,7 @@ def binomial(
     generator: Generator | None,
 ) -> Float[Tensor, "*batch n"]:
     """Draw counts 0…trials, Binomial(trials, σ(field + bias))."""
-    if trials <= plain.COUNTED_TRIALS and native.takes(field, bias):
+    if trials <= plain.COUNTED_TRIALS and native.takes("binomial", field, bias):
         return native.draw("binomial", field, generator, bias, trials)
     path = cuda if _on_cuda(field) else plain
     return path.binomial(field, bias, trials, generator)
@@ -78,7 +78,7 @@ def gaussian(
     generator: Generator | None,
 ) -> Float[Tensor, "*batch n"]:
     """Draw N((field + bias)/γ, 1/γ), γ the precision."""
-    if native.takes(field, bias, precision):
+    if native.takes("gaussian", field, bias, precision):
         return native.draw("gaussian", field, generator, bias, precision.rsqrt())
     path = cuda if _on_cuda(field) else plain
     return path.gaussian(field, bias, precision, generator)
@@ -91,7 +91,7 @@ def truncated_gaussian(
     generator: Generator | None,
 ) -> Float[Tensor, "*batch n"]:
     """Draw N((field + bias)/γ, 1/γ) conditioned on s ≥ 0, exactly."""
-    if native.takes(field, bias, precision):
+    if native.takes("truncated_gaussian", field, bias, precision):
         return native.draw("truncated_gaussian", field, generator, bias, precision.rsqrt())
     path = cuda if _on_cuda(field) else plain
     return path.truncated_gaussian(field, bias, precision, generator)
@@ -104,7 +104,7 @@ def softmax(
     generator: Generator | None,
 ) -> Float[Tensor, "*batch n"]:
     """Draw one-of-K blocks with P(k) ∝ exp(field_k + bias_k), one uniform a block."""
-    if native.takes(field, bias):
+    if native.takes("softmax", field, bias):
         return native.draw("softmax", field, generator, bias, categories)
     path = cuda if _on_cuda(field) else plain
     return path.softmax(field, bias, categories, generator)
@@ -118,7 +118,7 @@ def bernoulli_gain(
     beta1: float,
 ) -> Float[Tensor, "*batch"]:
     """Return Σ softplus(β₁ field + b₁) − softplus(β₀ field + b₀) over the last axis, in float64."""
-    if field.dtype is torch.float32 and native.takes(field, bias0, bias1):
+    if field.dtype is torch.float32 and native.takes("bernoulli_gain", field, bias0, bias1):
         return native.gain("bernoulli_gain", field, bias0, bias1, beta0, beta1)
     return plain.bernoulli_gain(field, bias0, bias1, beta0, beta1)
 
@@ -131,7 +131,7 @@ def spin_gain(
     beta1: float,
 ) -> Float[Tensor, "*batch"]:
     """Return Σ log 2cosh(β₁ field + b₁) − log 2cosh(β₀ field + b₀) over the last axis, in float64."""
-    if field.dtype is torch.float32 and native.takes(field, bias0, bias1):
+    if field.dtype is torch.float32 and native.takes("spin_gain", field, bias0, bias1):
         return native.gain("spin_gain", field, bias0, bias1, beta0, beta1)
     return plain.spin_gain(field, bias0, bias1, beta0, beta1)
 
@@ -151,6 +151,10 @@ def bernoulli_sweeps(
     matrix products are faster, and off the CPU.
     """
     states = (hidden, weight, bias_v, bias_h)
-    if len(visible) > native.FEW or visible.dtype != hidden.dtype or not native.takes(visible, *states):
+    if (
+        len(visible) > native.FEW
+        or visible.dtype != hidden.dtype
+        or not native.takes("bernoulli_sweeps", visible, *states)
+    ):
         return None
     return native.sweeps(visible, hidden, weight, bias_v, bias_h, steps, generator)

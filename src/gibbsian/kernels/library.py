@@ -10,6 +10,7 @@ import importlib.metadata
 import inspect
 import os
 import tempfile
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,7 @@ def _read(path: Path) -> bytes | None:
 
 def _write(path: Path, code: bytes) -> None:
     """Keep code for later processes; where there is no room they compile again."""
+    part = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, part = tempfile.mkstemp(dir=path.parent)
@@ -125,4 +127,6 @@ def _write(path: Path, code: bytes) -> None:
             file.write(hashlib.sha256(code).digest() + code)
         os.replace(part, path)
     except OSError:
-        return
+        if part is not None:
+            with suppress(OSError):
+                os.unlink(part)

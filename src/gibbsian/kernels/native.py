@@ -35,32 +35,38 @@ FEW = 4
 _HALF = {torch.float32: 0, torch.bfloat16: 1}
 
 
-def takes(field: Tensor, *parameters: Tensor) -> bool:
-    """Tell whether the kernels can draw from this field: on the CPU, in float32 or bfloat16."""
+def takes(name: str, field: Tensor, *parameters: Tensor) -> bool:
+    """Tell whether a kernel can draw from this field: on the CPU, in float32 or bfloat16."""
     return (
         field.dtype in _HALF
         and field.is_cpu
         and all(p.dtype is torch.float32 for p in parameters)
-        and available()
+        and available(name)
     )
 
 
 @cache
-def available() -> bool:
-    """Tell whether kernels compile here; ``GIBBSIAN_KERNELS=plain`` turns them off."""
+def available(name: str = "bernoulli") -> bool:
+    """Tell whether a kernel compiles here; ``GIBBSIAN_KERNELS=plain`` turns all of them off."""
     if os.environ.get("GIBBSIAN_KERNELS") == "plain":
         return False
     try:
-        library.address("bernoulli")
+        library.address(name)
     except Exception as error:
-        warnings.warn(
-            f"the fast CPU kernels cannot be compiled ({_first_line(error)}), so plain PyTorch draws in "
-            "their place, slower; reinstall numba, or set GIBBSIAN_KERNELS=plain",
-            GibbsianWarning,
-            stacklevel=4,
-        )
+        _warn(_first_line(error))
         return False
     return True
+
+
+@cache
+def _warn(reason: str) -> None:
+    """Warn of each reason once, however many kernels it keeps from working."""
+    warnings.warn(
+        f"the fast CPU kernels cannot be compiled ({reason}), so plain PyTorch draws in their place, "
+        "slower; reinstall numba, or set GIBBSIAN_KERNELS=plain",
+        GibbsianWarning,
+        stacklevel=5,
+    )
 
 
 def _first_line(error: Exception) -> str:
@@ -81,7 +87,7 @@ def draw(name: str, field: Tensor, generator: Generator | None, *extra: Tensor |
     stride = (n + 31) // 32 * 512
     work = _workspace
     # Parameters are held until the kernel is done with their memory.
-    held = [p if isinstance(p, int) else p.contiguous() for p in extra]
+    held = [p if isinstance(p, int) else p.expand(n).contiguous() for p in extra]
     values = [p if isinstance(p, int) else p.data_ptr() for p in held] + [0, 0]
     _pack(
         work.header, 0, 0, 0, field.data_ptr(), out.data_ptr(), rows, n, work.key(generator), chunk,
@@ -96,7 +102,7 @@ def gain(
 ) -> Tensor:
     """Run a kernel that reduces each row of float32 fields to one float64."""
     field, bias0, bias1 = field.contiguous(), bias0.contiguous(), bias1.contiguous()
-    out = torch.empty(field.shape[:-1], dtype=torch.float64)
+    out = torch.empty(field.shape[:-1], dtype=torch.float64, device="cpu")
     total, n = field.numel(), field.shape[-1]
     if not total:
         return out.zero_()
@@ -125,7 +131,7 @@ def sweeps(
     weight, transposed = weight.contiguous(), weight.T.contiguous()
     bias_v, bias_h = bias_v.contiguous(), bias_h.contiguous()
     (rows, n), m = visible.shape, hidden.shape[1]
-    keys = torch.empty(2 * steps, dtype=torch.int64).random_(generator=generator)
+    keys = torch.empty(2 * steps, dtype=torch.int64, device="cpu").random_(generator=generator)
     threads = min(rows, torch.get_num_threads())
     stride = (max(n, m) + 31) // 32 * 384
     work = _workspace
@@ -144,8 +150,8 @@ class _Workspace(threading.local):
     def __init__(self) -> None:
         self.header = ctypes.create_string_buffer(8 * 16)
         self.address = ctypes.addressof(self.header)
-        self._key = torch.empty((), dtype=torch.int64)
-        self._scratch = torch.empty(1 << 16, dtype=torch.uint8)
+        self._key = torch.empty((), dtype=torch.int64, device="cpu")
+        self._scratch = torch.empty(1 << 16, dtype=torch.uint8, device="cpu")
 
     def key(self, generator: Generator | None) -> int:
         """Draw the key of one call."""
@@ -154,7 +160,7 @@ class _Workspace(threading.local):
     def scratch(self, size: int) -> int:
         """Return the address of at least `size` bytes."""
         if self._scratch.numel() < size:
-            self._scratch = torch.empty(size, dtype=torch.uint8)
+            self._scratch = torch.empty(size, dtype=torch.uint8, device="cpu")
         return self._scratch.data_ptr()
 
 

@@ -98,7 +98,8 @@ def _truncated_gaussian(f, s, r, k0, k1, words, spare, h):
             else:
                 trial = -np.log(u) / rate
                 gap = trial + a - rate
-                x = trial if np.log(v) <= -0.5 * gap * gap else x
+                # At a = ∞ the gap is not a number, and the state is 0.
+                x = x if np.log(v) > -0.5 * gap * gap else trial
             attempt = U(attempt + U(1))
         s[j] = F(x * d)
 
