@@ -235,7 +235,7 @@ def correlated(rows=300):
 
 def test_gaussian_samples_from_noise_look_like_the_data():
     X = correlated() * [100, 1, 0.01] + [1000, 0, -3]
-    rbm = GaussianRBM(8, learning_rate=0.2, n_iter=40, schedule="linear", average=0.99,
+    rbm = GaussianRBM(8, learning_rate=0.2, n_iter=80, schedule="linear", average=0.99,
                       random_state=0).fit(X)  # fmt: skip
     drawn = rbm.sample(4000, n_steps=200)
     z = (drawn - X.mean(axis=0)) / X.std(axis=0)
