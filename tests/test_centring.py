@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from gibbsian import centring, models, testing
+from gibbsian import models, testing
+from gibbsian.centring import Centring, Step
 from gibbsian.estimators import CD
 from gibbsian.machine import BoltzmannMachine
 from gibbsian.regularizers import Penalty
@@ -35,7 +36,7 @@ def _machine(name: str) -> BoltzmannMachine:
 def _offsets(machine: BoltzmannMachine) -> list[Tensor]:
     generator = Generator().manual_seed(11)
     raw = [torch.randn(n, generator=generator).double() for n in machine.sizes]
-    return centring.learnable_offsets(machine, raw)
+    return Centring(machine).allowed(raw)
 
 
 def _learned(machine: BoltzmannMachine) -> dict[str, Tensor]:
@@ -100,9 +101,9 @@ def _sgd_step(machine, gradient, offsets, lr: float) -> dict[str, Tensor]:
     learned = _learned(machine)
     before = {k: p.detach().clone() for k, p in learned.items()}
     for k, p in learned.items():
-        p.grad = centring.pull_back(machine, gradient, offsets)[k]
+        p.grad = Centring(machine).pull_back(gradient, offsets)[k]
     optimizer = torch.optim.SGD(learned.values(), lr=lr)
-    with centring.Step(machine, offsets):
+    with Step(Centring(machine), offsets):
         optimizer.step()
     return {k: (p.detach() - before[k]) / lr for k, p in learned.items()}
 
@@ -113,7 +114,7 @@ def test_centred_gradient_is_a_a_transposed_times_plain(name):
     offsets, gradient = _offsets(machine), _gradient(machine)
     a, names = _jacobian(machine, offsets), list(_learned(machine))
     plain = _vector(gradient, names)
-    pulled = _vector(centring.pull_back(machine, gradient, offsets), names)
+    pulled = _vector(Centring(machine).pull_back(gradient, offsets), names)
     torch.testing.assert_close(pulled, a.T @ plain)
     step = _vector(_sgd_step(machine, gradient, offsets, lr=1e-7), names)
     torch.testing.assert_close(step, -(a @ a.T @ plain), rtol=1e-4, atol=1e-5)
@@ -172,7 +173,7 @@ def test_gaussian_precision_takes_centred_squares():
         gamma = machine.layers[0].log_precision.exp().clone()
     mu = offsets[0]
     d_gamma = -0.5 * (((x - mu) ** 2).mean(0) - ((y - mu) ** 2).mean(0))
-    pulled = centring.pull_back(machine, gradient, offsets)
+    pulled = Centring(machine).pull_back(gradient, offsets)
     torch.testing.assert_close(pulled["units.0.log_precision"], -gamma * d_gamma)
     lr = 1e-6
     step = _sgd_step(machine, gradient, offsets, lr)
@@ -203,7 +204,7 @@ def test_a_step_that_moves_nothing_changes_nothing(name):
     """Coordinates alone never change the distribution."""
     machine = _machine(name)
     before = {k: p.clone() for k, p in machine.state_dict().items()}
-    with centring.Step(machine, _offsets(machine)):
+    with Step(Centring(machine), _offsets(machine)):
         pass
     for k, p in machine.state_dict().items():
         torch.testing.assert_close(p, before[k], rtol=0, atol=1e-14)
@@ -214,7 +215,7 @@ def test_zero_offsets_are_no_centring(name):
     machine = _machine(name)
     zero = [torch.zeros(n).double() for n in machine.sizes]
     gradient = _gradient(machine)
-    for k, g in centring.pull_back(machine, gradient, zero).items():
+    for k, g in Centring(machine).pull_back(gradient, zero).items():
         torch.testing.assert_close(g, gradient[k])
     step = _sgd_step(machine, gradient, zero, lr=0.1)
     for k, g in step.items():
@@ -233,10 +234,10 @@ def test_adam_steps_in_centred_coordinates_and_is_mapped_back(name):
     theirs = torch.optim.Adam(centred.values(), lr=0.05)
     for _ in range(3):
         gradient = _gradient(machine)
-        pulled = centring.pull_back(machine, gradient, offsets)
+        pulled = Centring(machine).pull_back(gradient, offsets)
         for k in names:
             learned[k].grad, centred[k].grad = pulled[k], pulled[k].clone()
-        with centring.Step(machine, offsets):
+        with Step(Centring(machine), offsets):
             ours.step()
         theirs.step()
         moved = {k: c.detach() for k, c in centred.items()}
@@ -299,12 +300,12 @@ def test_penalties_in_the_plain_gradient_leave_the_optimum_where_it_is(late):
     states = testing.enumerate_states(machine).states
     for _ in range(600):
         gradient = _exact_gradient(machine, x, states, none if late else penalty)
-        pulled = centring.pull_back(machine, gradient, offsets)
+        pulled = Centring(machine).pull_back(gradient, offsets)
         if late:
             penalty.add(machine, pulled)
         for k, p in _learned(machine).items():
             p.grad = pulled[k]
-        with centring.Step(machine, offsets), torch.no_grad():
+        with Step(Centring(machine), offsets), torch.no_grad():
             for p in machine.parameters():
                 p.sub_(0.5 * p.grad)
     rest = _exact_gradient(machine, x, states, penalty)
@@ -313,3 +314,43 @@ def test_penalties_in_the_plain_gradient_leave_the_optimum_where_it_is(late):
         "the penalty would not matter"
     )
     assert (size > 1e-2) if late else (size < 1e-4), size
+
+
+@pytest.mark.parametrize("name", MACHINES)
+def test_centred_rows_are_the_gradient_pulled_back(name):
+    """Rows of both phases, whose weights sum to 0, need no outer products."""
+    machine = _machine(name)
+    generator = Generator().manual_seed(5)
+    x = machine.layers[0].domain.noise(9, generator).double()
+    offsets = _offsets(machine)
+    with torch.no_grad():
+        rows = CD(2).step(machine, x, None, generator).gradient(machine, machine.learned())
+        assert all(rows.rows(f"connections.{i}.weight") for i in range(len(machine.joints)))
+        pulled = Centring(machine).pull_back(rows, offsets)
+        truth = Centring(machine).pull_back(dict(rows), offsets)
+    assert set(pulled) == set(truth)
+    for k, g in truth.items():
+        torch.testing.assert_close(pulled[k], g, msg=lambda m, k=k: f"{k}: {m}")
+
+
+@pytest.mark.parametrize("kept", [False, True], ids=["tensors", "rows"])
+@pytest.mark.parametrize("name", [n for n in MACHINES if Centring(MACHINES[n]()).is_linear])
+def test_a_gradient_pushed_forward_is_the_step_mapped_back(name, kept):
+    machine = _machine(name)
+    generator = Generator().manual_seed(5)
+    x = machine.layers[0].domain.noise(9, generator).double()
+    offsets = _offsets(machine)
+    with torch.no_grad():
+        plain = CD(2).step(machine, x, None, generator).gradient(machine, machine.learned())
+        pulled = Centring(machine).pull_back(plain if kept else dict(plain), offsets)
+        Centring(machine).push_forward(pulled, offsets)
+    step = _sgd_step(machine, dict(plain), offsets, lr=0.3)
+    assert set(step) == set(pulled)
+    for k, g in step.items():
+        torch.testing.assert_close(pulled[k], -g, msg=lambda m, k=k: f"{k}: {m}")
+
+
+def test_only_machines_without_learned_precisions_are_linear():
+    found = {n for n in MACHINES if Centring(MACHINES[n]()).is_linear}
+    assert {"bernoulli", "gaussian-fixed", "deep", "hopfield"} <= found
+    assert not found & {"gaussian", "gaussian-relu", "mixed", "deep-real"}

@@ -7,10 +7,11 @@ from torch import Generator
 
 from gibbsian import estimators, models, testing
 from gibbsian.errors import GibbsianError, TrainingError
-from gibbsian.estimators import CD, PCD, positive_phase
+from gibbsian.estimators import CD, PCD, posterior
 from gibbsian.machine import BoltzmannMachine
 from gibbsian.samplers import ChainState, Gibbs, Info
 from gibbsian.units import Bernoulli, Gaussian, Mixed, ReLU, Softmax, Spin
+from gibbsian.units import base as unit
 
 MACHINES = {
     "bernoulli": lambda: pair("bernoulli", "bernoulli"),
@@ -244,8 +245,8 @@ def test_rows_of_weight_zero_do_not_count(generator):
     x = _rows(machine, 4)
     x[3] = 1e6
     weights = torch.tensor([1.0, 1.0, 1.0, 0.0]).double()
-    with_row = positive_phase(machine, x, generator, weights)[0]
-    without = positive_phase(machine, x[:3], generator)[0]
+    with_row = machine.mean_statistics((x,), 1, weights)
+    without = machine.mean_statistics((x[:3],), 1)
     for k, t in without.items():
         torch.testing.assert_close(with_row[k], t)
 
@@ -254,7 +255,7 @@ def test_rows_of_weight_zero_do_not_count(generator):
 def test_positive_phase_of_one_hidden_layer_is_exact(name, generator):
     machine = MACHINES[name]()
     x = _rows(machine, 5)
-    positive, _, _ = positive_phase(machine, x, generator)
+    positive = CD().step(machine, x, None, generator).positive
     tables = [testing.machines.posterior(machine, row) for row in x]
     truth = testing.machines.mean_statistics(
         machine, [t.states for t in tables], [t.probabilities for t in tables]
@@ -269,7 +270,7 @@ def test_positive_phase_of_deep_machines_is_the_posterior():
     table = testing.machines.posterior(machine, x[0])
     truth = machine.mean_statistics(table.states, None, table.probabilities)
     found = [
-        positive_phase(machine, x.repeat(300, 1), Generator().manual_seed(s))[0]
+        CD().step(machine, x.repeat(300, 1), None, Generator().manual_seed(s)).positive
         for s in range(_REPEATS)
     ]
     learned = {k for k, _ in machine.named_parameters()}
@@ -281,8 +282,52 @@ def test_positive_phase_of_deep_machines_is_the_posterior():
 def test_visible_layer_of_deep_machines_is_held_in_the_positive_phase(generator):
     machine = MACHINES["deep"]()
     x = _rows(machine, 6)
-    _, state, _ = positive_phase(machine, x, generator)
-    assert torch.equal(state[0], x)
+    assert torch.equal(posterior(machine, x, generator)[0], x)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(
+    "method", [CD(2), CD(sampler=Stuck()), PCD(2, 5), PCD(2, 5, sampler=Stuck())]
+)
+@pytest.mark.parametrize("name", ["bernoulli", "gaussian-relu", "mixed-gaussian", "deep"])
+def test_gradient_of_both_phases_at_once_is_that_of_their_means(name, method, weighted, generator):
+    machine = MACHINES[name]()
+    x = _rows(machine, 4)
+    weights = torch.tensor([1.0, 5.0, 0.5, 0.0]).double() if weighted else None
+    chains = method.init(machine, x, generator)
+    with torch.no_grad():
+        phases = method.step(machine, x, chains, generator, weights)
+        truth = machine.gradient(phases.positive, phases.negative)
+        found = phases.gradient(machine, machine.learned(), torch.tensor(0.3).double())
+    assert set(found) == set(truth)
+    for k, g in truth.items():
+        torch.testing.assert_close(found[k], 0.3 * g, msg=lambda m, k=k: f"{k}: {m}")
+    for i, u in enumerate(machine.layers):
+        mean = unit.state_mean(u, unit.select(phases.positive, f"units.{i}."))
+        torch.testing.assert_close(phases.mean(machine, i), mean)
+
+
+@pytest.mark.parametrize("name", ["bernoulli", "mixed-gaussian", "deep"])
+def test_a_step_beside_data_is_the_same_step(name):
+    machine = MACHINES[name]()
+    x = _rows(machine, 4)
+    gibbs = Gibbs()
+    state = gibbs.init(machine, _rows(machine, 6), Generator().manual_seed(1))
+    data = posterior(machine, x, Generator().manual_seed(2))
+    alone, info = gibbs.step(machine, state, Generator().manual_seed(4))
+    chains, both, fields = gibbs.beside(machine, state, data, Generator().manual_seed(4))
+    for a, b in zip(alone.layers, chains.layers, strict=True):
+        torch.testing.assert_close(a, b)
+    for i, f in machine.fields(1, data).items():
+        torch.testing.assert_close(fields[i], torch.cat([f, info.fields[i]]))
+    for i in range(0, len(data), 2):
+        assert torch.equal(both[i], torch.cat([data[i], chains.layers[i]]))
+
+
+def test_a_sampler_with_a_step_of_its_own_steps_alone(generator):
+    machine = MACHINES["bernoulli"]()
+    x = _rows(machine, 2)
+    assert Stuck().beside(machine, Gibbs().init(machine, x, generator), (x, x), generator) is None
 
 
 def test_fixed_parameters_have_no_gradient(generator):

@@ -1,5 +1,6 @@
 """The watch for gradients that are not finite, without making a GPU wait for the host."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -28,8 +29,11 @@ class Finite:
     def note(self, gradient: Mapping[str, Tensor], step: int) -> None:
         """Look at the gradients of update `step`, counted from 1."""
         # One value that is not finite makes the whole sum so.
-        sums = torch.stack([gradient[name].sum() for name in self.names])
-        self._first.masked_fill_(~torch.isfinite(sums) & (self._first == 0), step)
+        sums = [gradient[name].sum() for name in self.names]
+        if self.every == 1 and all([math.isfinite(t.item()) for t in sums]):
+            return
+        bad = ~torch.isfinite(torch.stack(sums))
+        self._first.masked_fill_(bad & (self._first == 0), step)
 
     def found(self) -> tuple[str, int] | None:
         """Return the name of the earliest such gradient and its update, or None."""

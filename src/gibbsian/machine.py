@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from gibbsian import units as families
 from gibbsian.connections import Connection
 from gibbsian.errors import GibbsianError
+from gibbsian.moments import Moments, Terms, shares
 from gibbsian.units import base as unit
 from gibbsian.units.base import Units
 
 State = tuple[Tensor, ...]
-Statistics = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -165,23 +165,18 @@ class BoltzmannMachine(nn.Module):
             )
         return self.marginal_energy((v.to(next(self.parameters())),))
 
-    def mean_statistics(
+    def terms(
         self,
         state: Sequence[Tensor],
         averaged: int | None = 1,
-        weights: Float[Tensor, " batch"] | None = None,
         fields: Mapping[int, Tensor] | None = None,
-    ) -> Statistics:
-        """Return the mean of every sufficient statistic under the name of its parameter.
+    ) -> Terms:
+        """Return the sufficient statistics of rows of states.
 
         Layers of parity `averaged` enter by their conditional expectation given the others (their
-        entries of `state` are ignored); with ``averaged=None`` all layers enter as they are.
-        `weights`, one a row, are normalised to sum to 1 (unless all are 0). `fields` on the averaged
-        layers may be handed in where known.
+        entries of `state` are ignored); with ``averaged=None`` all layers enter as they are. `fields` on
+        the averaged layers may be handed in where known.
         """
-        if weights is not None:
-            total = weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
-            weights = (weights / total).to(state[0].dtype)
         full = self.joints[0].weight.dtype  # chains may be kept in a narrower one
         values, found = [s.to(full) for s in state], {}
         if averaged is not None:
@@ -194,23 +189,40 @@ class BoltzmannMachine(nn.Module):
             else:
                 each = u.statistics(values[i])
             for k, t in each.items():
-                found[f"units.{i}.{k}"] = t.mean(dim=0) if weights is None else weights @ t
-        for i, c in enumerate(self.joints):
-            pair = c.statistics(values[i], values[i + 1], weights)
-            found[f"connections.{i}.weight"] = pair
-        return found
+                found[f"units.{i}.{k}"] = t
+        return Terms(self.joints, values, found)
 
-    def gradient(self, positive: Statistics, negative: Statistics) -> Statistics:
+    def mean_statistics(
+        self,
+        state: Sequence[Tensor],
+        averaged: int | None = 1,
+        weights: Float[Tensor, " batch"] | None = None,
+        fields: Mapping[int, Tensor] | None = None,
+    ) -> Moments:
+        """Return the mean of every sufficient statistic under the name of its parameter.
+
+        `state`, `averaged` and `fields` are those of `terms`. `weights`, one a row, are normalised to sum
+        to 1 (unless all are 0).
+        """
+        terms = self.terms(state, averaged, fields)
+        return terms.sums(shares(len(state[0]), weights, terms.values[0]))
+
+    def learned(self) -> dict[str, nn.Parameter]:
+        """Return the learned parameters by name."""
+        return {k: p for k, p in self.named_parameters() if p.requires_grad}
+
+    def gradient(
+        self, positive: Mapping[str, Tensor], negative: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
         """Return the gradient of −log p: differences of mean statistics, model minus data.
 
         ∂(−log p)/∂η_k = ⟨T_k⟩_model − ⟨T_k⟩_data, times dη/dp for a parameter p = log η. Only
         learned parameters appear.
         """
         out = {}
-        for name, p in self.named_parameters():
-            if p.requires_grad:
-                g = negative[name] - positive[name]
-                out[name] = g * p.detach().exp() if unit.is_log(name) else g
+        for name, p in self.learned().items():
+            g = negative[name] - positive[name]
+            out[name] = g * p.detach().exp() if unit.is_log(name) else g
         return out
 
     def is_proper(self) -> bool:

@@ -85,10 +85,11 @@ class Rounded(Connection):
         a: Float[Tensor, "batch n"],
         b: Float[Tensor, "batch m"],
         weights: Float[Tensor, " batch"] | None = None,
+        out: Tensor | None = None,
     ) -> Tensor:
         """Return the statistics in full: gradients are small differences of them."""
         full = self.weight.dtype
-        return self.connection.statistics(a.to(full), b.to(full), weights)
+        return self.connection.statistics(a.to(full), b.to(full), weights, out)
 
 
 def _low(weight: Tensor | None, rounded: Tensor) -> Tensor:

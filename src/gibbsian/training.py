@@ -7,22 +7,24 @@ place in the data. All of it is checkpointed, and a resumed run goes on bit for 
 import copy
 import math
 import time
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
-from gibbsian import centring, checkpoint, devices, monitor, optimizers, precision, schedules
+from gibbsian import checkpoint, devices, monitor, optimizers, precision, schedules
 from gibbsian.callbacks import Callback, EarlyStopping
+from gibbsian.centring import Centring
 from gibbsian.data import Dataset
-from gibbsian.errors import GibbsianWarning, TrainingError
-from gibbsian.estimators import Estimator
+from gibbsian.descent import Descent
+from gibbsian.errors import TrainingError
+from gibbsian.estimators import Estimator, Phases
 from gibbsian.finite import Finite
 from gibbsian.initialise import initialise
 from gibbsian.interrupt import Deferred
-from gibbsian.machine import BoltzmannMachine, Statistics
+from gibbsian.machine import BoltzmannMachine
+from gibbsian.moments import Moments
 from gibbsian.packing import pack
 from gibbsian.path import data_statistics
 from gibbsian.proper import Keeper
@@ -33,6 +35,9 @@ from gibbsian.settings import DEFAULT_UPDATES, Settings, learning_rate
 from gibbsian.units import base as unit
 
 SchedulerFactory = schedules.SchedulerFactory
+
+# An average that remembers more updates than the first takes in one of the second.
+_LONG, _STRIDE = 50, 4
 
 
 class Trainer:
@@ -91,9 +96,9 @@ class Trainer:
         self.data_generator = Generator().manual_seed(settings.seed + 1)
         self.penalty = Penalty(settings.l1, settings.l2)
         self.penalty.check(machine)
-        self.keeper = Keeper(machine)
+        self.keeper, self._centring = Keeper(machine), Centring(machine)
         self.chains: ChainState | None = None
-        self._interrupt, self._warned = Deferred(), False
+        self._interrupt = Deferred()
         self.monitored = self._monitored()
         self._begin()
         groups = _groups(machine, learning_rate(settings, machine), settings.precision_lr)
@@ -104,17 +109,12 @@ class Trainer:
             scheduler or settings.schedule, settings.schedule_options, self.optimizer, self.total
         )
         self.averaged = copy.deepcopy(machine)
-        self._parameters = [(k, p) for k, p in machine.named_parameters() if p.requires_grad]
-        averages = dict(self.averaged.named_parameters())
-        self._averages = [averages[k] for k, _ in self._parameters]
-        self._limits = [
-            (leaf.get_parameter(name), low, high)
-            for u in machine.layers
-            for leaf in unit.leaves(u)
-            for name, (low, high) in leaf.domain.limits.items()
-            if leaf.get_parameter(name).requires_grad
-        ]
-        self._finite = Finite([k for k, _ in self._parameters], self.device)
+        self._learned = machine.learned()
+        averages = self.averaged.learned()
+        self._averages = [(averages[k], p) for k, p in self._learned.items()]
+        coordinates = self._centring if settings.center else None
+        self._descent = Descent(machine, self.optimizer, self.keeper, coordinates)
+        self._finite = Finite(list(self._learned), self.device)
         epochs = (settings.log_epochs or 0) * self.epoch_length
         self._log_every = settings.log_every or epochs or max(1, self.total // 100)
         often = settings.checkpoint_every or max(1, self.total // 10)
@@ -142,7 +142,7 @@ class Trainer:
         with torch.no_grad():
             for u, c in zip(machine.layers[1:], machine.joints, strict=True):
                 self.offsets.append(unit.mean(u, c.up(self.offsets[-1])))
-        self.offsets = centring.learnable_offsets(machine, self.offsets)
+        self.offsets = self._centring.allowed(self.offsets)
 
     def _checked_chunks(self) -> Iterator[Tensor]:
         """Go through all training rows; the machine refuses values outside its domain."""
@@ -217,78 +217,59 @@ class Trainer:
             if ends:
                 return
 
+    @torch.no_grad()
     def _update(self, x: Tensor, weights: Tensor | None) -> None:
         machine = self.machine
-        like = self._averages[0]
+        like = self._averages[0][0]
         x = x.to(like)
         # What the batch weighs against others: 1 but for sample weights.
         share = None if weights is None else (weights.mean() / self._mean_weight).to(like)
         weights = None if weights is None else weights.to(like)
-        with torch.no_grad():
-            precision.refresh(self._walker)
-            phases = self.method.step(self._walker, x, self.chains, self.generator, weights)
-            self.chains = phases.chains
-            gradient = machine.gradient(phases.positive, phases.negative)
-            if share is not None:
-                gradient = {k: g * share for k, g in gradient.items()}
+        precision.refresh(self._walker)
+        phases = self.method.step(self._walker, x, self.chains, self.generator, weights)
+        self.chains = phases.chains
+        gradient = phases.gradient(machine, self._learned, share)
+        if self.penalty:
+            # What is no sum over rows asks for tensors.
+            gradient = Moments(dict(gradient))
             self.penalty.add(machine, gradient)
-            if self.settings.center:
-                self._move_offsets(phases.positive, share)
-                gradient = centring.pull_back(machine, gradient, self.offsets)
-            for name, p in self._parameters:
-                p.grad = gradient[name]
-        self._finite.note(gradient, self.step + 1)
-        if (self.step + 1) % self._finite.every == 0:
-            self._check()
         if self.settings.center:
-            # Limits bind inside: what they take back must not leave its share in the biases.
-            with centring.Step(machine, self.offsets):
-                self._move()
-        else:
-            self._move()
+            self._move_offsets(phases, share)
+        self._descent.step(gradient, self.offsets, self.step + 1, self._look)
         self.scheduler.step()
         self.step += 1
         if self.step == 1:
             pack({"optimizer": self.optimizer.state_dict()})
         self._average()
 
-    def _move_offsets(self, positive: Statistics, share: Tensor | None) -> None:
+    def _look(self, gradient: Mapping[str, Tensor], number: int) -> None:
+        """Stop before a step along a gradient that is not finite."""
+        self._finite.note(gradient, number)
+        if number % self._finite.every == 0:
+            self._check()
+
+    def _move_offsets(self, phases: Phases, share: Tensor | None) -> None:
         """Move the hidden offsets by a running mean; the visible ones are the data's mean."""
         rate: float | Tensor = self.settings.offset_rate
         rate = rate if share is None else rate * share.clamp(max=1)
         for i in range(1, len(self.offsets)):
-            found = unit.state_mean(self.machine.layers[i], unit.select(positive, f"units.{i}."))
-            self.offsets[i] = torch.lerp(self.offsets[i], found, rate)
-        self.offsets = centring.learnable_offsets(self.machine, self.offsets)
-
-    def _move(self) -> None:
-        """Take the optimiser's step, within the limits of precisions and of proper machines."""
-        self.optimizer.step()
-        with torch.no_grad():
-            for p, low, high in self._limits:
-                p.clamp_(low, high)
-        if self.keeper.keep() and not self._warned:
-            self._warned = True
-            warnings.warn(
-                f"at update {self.step + 1} the couplings came near the size at which this machine has "
-                "no finite partition function; they are scaled down whenever they do: a smaller "
-                "learning rate or an L2 penalty keeps away from it",
-                GibbsianWarning,
-                stacklevel=2,
-            )
+            self.offsets[i] = torch.lerp(self.offsets[i], phases.mean(self.machine, i), rate)
+        self.offsets = self._centring.allowed(self.offsets)
 
     def _average(self) -> None:
         # A young average forgets faster, or it would remember the start for long.
         decay = min(self.settings.average, (1 + self.step) / (10 + self.step))
-        with torch.no_grad():
-            for average, (_, p) in zip(self._averages, self._parameters, strict=True):
-                average.lerp_(p, 1 - decay)
+        # One that remembers long need not look at every update.
+        stride = _STRIDE if decay > 1 - 1 / _LONG else 1
+        if self.step % stride == 0:
+            for average, p in self._averages:
+                average.lerp_(p, 1 - decay**stride)
 
     def _check(self) -> None:
         """Stop if a gradient was not finite."""
         found = self._finite.found()
         if found is not None:
-            broken = [k for k, p in self._parameters if not bool(torch.isfinite(p).all())]
+            broken = [k for k, p in self._learned.items() if not bool(torch.isfinite(p).all())]
             # Those found broken now may have caught it from the first.
             name = found[0] if found[0] in broken or not broken else broken[0]
             what = f"parameter {name}" if broken else f"gradient of {name}"
@@ -329,7 +310,7 @@ class Trainer:
         if self.run is None:
             return
         self._check()
-        for name, p in self._parameters:
+        for name, p in self._learned.items():
             if not bool(torch.isfinite(p).all()):
                 raise TrainingError(
                     f"The parameter {name} stopped being finite by update {self.step}; lower the "
@@ -368,12 +349,13 @@ class Trainer:
         self.machine.load_state_dict(state["machine"])
         self.averaged.load_state_dict(state["average"])
         if state["chains"] is not None:
-            layers = tuple(t.to(device) for t in state["chains"]["layers"])
+            # Cloned: the last bits of a product depend on how its factors are aligned in memory.
+            layers = tuple(t.to(device).clone() for t in state["chains"]["layers"])
             extra = {k: t.to(device) for k, t in state["chains"]["extra"].items()}
             self.chains = ChainState(layers, extra)
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
-        self.offsets = [t.to(device) for t in state["offsets"]]
+        self.offsets = [t.to(device).clone() for t in state["offsets"]]
         self.keeper.vector = None if state["keeper"] is None else state["keeper"].to(device)
         self.generator.set_state(state["generator"])
         self.data_generator.set_state(state["data_generator"])

@@ -44,8 +44,12 @@ class Connection(nn.Module, ABC):
         a: Float[Tensor, "batch n"],
         b: Float[Tensor, "batch m"],
         weights: Float[Tensor, " batch"] | None = None,
+        out: Tensor | None = None,
     ) -> Tensor:
-        """Return the weighted mean of ∂⟨a, c b⟩/∂weight over the batch; `weights` sum to 1."""
+        """Return Σ_r w_r ∂⟨a_r, c b_r⟩/∂weight over the batch, written into `out` if given.
+
+        The weights are 1/batch unless given, and may have any sign.
+        """
 
 
 class Scaled(Connection):
@@ -81,6 +85,7 @@ class Scaled(Connection):
         a: Float[Tensor, "batch n"],
         b: Float[Tensor, "batch m"],
         weights: Float[Tensor, " batch"] | None = None,
+        out: Tensor | None = None,
     ) -> Tensor:
         """Return the statistics of the scaled couplings, which do not depend on the factor."""
-        return self.connection.statistics(a, b, weights)
+        return self.connection.statistics(a, b, weights, out)

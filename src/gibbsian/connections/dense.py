@@ -41,8 +41,10 @@ class Dense(Connection):
         a: Float[Tensor, "batch n"],
         b: Float[Tensor, "batch m"],
         weights: Float[Tensor, " batch"] | None = None,
+        out: Tensor | None = None,
     ) -> Tensor:
         """Return Σ_r w_r a_rᵀ b_r, with w_r = 1/batch unless given."""
-        if weights is None:
-            return (a.T @ b).div_(a.shape[0])
-        return (a * weights[:, None]).T @ b
+        w = 1 / a.shape[0] if weights is None else weights[:, None]
+        # The narrower side is cheaper to scale.
+        a, b = (a * w, b) if self.lower < self.upper else (a, b * w)
+        return torch.mm(a.T, b, out=out)

@@ -2,7 +2,6 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,21 +10,107 @@ from torch import Generator, Tensor
 
 from gibbsian.arguments import whole
 from gibbsian.errors import GibbsianError, TrainingError
-from gibbsian.machine import BoltzmannMachine, Clamp, State, Statistics
+from gibbsian.machine import BoltzmannMachine, Clamp, State
+from gibbsian.moments import Moments, Terms, shares, signed
 from gibbsian.samplers import ChainState, Gibbs, Sampler
-from gibbsian.samplers.gibbs import draw
+from gibbsian.units import base as unit
 
 # Clamped Gibbs sweeps of the positive phase of a machine with more than one hidden layer.
 _POSITIVE_SWEEPS = 10
 
 
-@dataclass(frozen=True)
 class Phases:
-    """Mean statistics of both phases, and the chains after them."""
+    """What an estimator found: mean statistics of both phases, and the chains after them.
 
-    positive: Statistics
-    negative: Statistics
-    chains: ChainState | None
+    Parameters
+    ----------
+    positive, negative : mapping of str to Tensor
+        Mean statistics under the data and under the model, by the names of their parameters.
+    chains : ChainState or None
+        What persists.
+    """
+
+    def __init__(
+        self,
+        positive: Mapping[str, Tensor],
+        negative: Mapping[str, Tensor],
+        chains: ChainState | None,
+    ) -> None:
+        self._positive, self._negative, self.chains = positive, negative, chains
+
+    @property
+    def positive(self) -> Mapping[str, Tensor]:
+        """Mean statistics under the data."""
+        return self._positive
+
+    @property
+    def negative(self) -> Mapping[str, Tensor]:
+        """Mean statistics under the model."""
+        return self._negative
+
+    def gradient(
+        self, machine: BoltzmannMachine, learned: Mapping[str, Tensor], share: Tensor | None = None
+    ) -> Moments:
+        """Return the gradient of −log p for the learned parameters, times `share`: see `machine.gradient`."""
+        found = machine.gradient(self.positive, self.negative)
+        return Moments(found if share is None else {k: g * share for k, g in found.items()})
+
+    def mean(self, machine: BoltzmannMachine, layer: int) -> Float[Tensor, " n"]:
+        """Return the mean state of a layer under the data."""
+        return unit.state_mean(machine.layers[layer], unit.select(self.positive, f"units.{layer}."))
+
+
+class Stacked(Phases):
+    """Both phases as rows of one table: the data's first, then the model's.
+
+    Their gradient is one weighted sum over the table.
+
+    Parameters
+    ----------
+    terms : Terms
+        Statistics of all rows.
+    data : int
+        How many of them are the data's.
+    weights : pair of Tensor or None
+        What each row of either phase weighs.
+    chains : ChainState or None
+    """
+
+    def __init__(
+        self, terms: Terms, data: int, weights: tuple[Tensor | None, Tensor | None],
+        chains: ChainState | None,
+    ) -> None:  # fmt: skip
+        self._terms, self._data, self._weights, self.chains = terms, data, weights, chains
+        self._like = terms.values[0]
+
+    @property
+    def positive(self) -> Moments:
+        """Mean statistics under the data."""
+        share = shares(self._data, self._weights[0], self._like)
+        return self._terms.part(slice(0, self._data)).sums(share)
+
+    @property
+    def negative(self) -> Moments:
+        """Mean statistics under the model."""
+        share = shares(len(self._like) - self._data, self._weights[1], self._like)
+        return self._terms.part(slice(self._data, None)).sums(share)
+
+    def gradient(
+        self, machine: BoltzmannMachine, learned: Mapping[str, Tensor], share: Tensor | None = None
+    ) -> Moments:
+        """Return the gradient of −log p for the learned parameters, times `share`."""
+        n = self._data
+        weights = signed(n, len(self._like) - n, self._weights, self._like)
+        found = self._terms.sums(weights if share is None else weights * share, learned).entries()
+        for name, g in found.items():
+            if unit.is_log(name):
+                found[name] = g * learned[name].detach().exp()  # type: ignore[operator]
+        return Moments(found)
+
+    def mean(self, machine: BoltzmannMachine, layer: int) -> Float[Tensor, " n"]:
+        """Return the mean state of a layer under the data."""
+        share = shares(self._data, self._weights[0], self._like)
+        return share @ self._terms.values[layer][: self._data]
 
 
 class Estimator(ABC):
@@ -55,37 +140,34 @@ class Estimator(ABC):
 
 
 @torch.no_grad()
-def positive_phase(
-    machine: BoltzmannMachine, x: Float[Tensor, "batch n"], generator: Generator | None,
-    weights: Float[Tensor, " batch"] | None = None,
-) -> tuple[Statistics, State, dict[int, Tensor]]:  # fmt: skip
-    """Return statistics under data, a full state, and the fields on the odd layers.
+def posterior(
+    machine: BoltzmannMachine, x: Float[Tensor, "batch n"], generator: Generator | None
+) -> State:
+    """Return full states with `x` as their visible layer.
 
-    With one hidden layer the hidden expectation is exact. Deeper layers are drawn by Gibbs sweeps
-    with the visible layer held, from an upward pass; the odd layers still enter by their means.
-    The odd entries of the state are placeholders until they are drawn from the fields.
+    The odd entries are placeholders: they enter a gradient by their expectations, which for one hidden
+    layer are exact. Deeper layers are drawn by Gibbs sweeps with the visible layer held, from an
+    upward pass.
     """
     if len(machine.layers) == 2:
-        state: State = (x, x)
-    else:
-        held = {0: Clamp(torch.ones_like(x, dtype=torch.bool), x)}
-        gibbs = Gibbs()
-        chain = gibbs.init(machine, x, generator, held)
-        for _ in range(_POSITIVE_SWEEPS):
-            chain, _ = gibbs.step(machine, chain, generator, held)
-        state = chain.layers
-    fields = machine.fields(1, state)
-    return machine.mean_statistics(state, 1, weights, fields), state, fields
+        return x, x
+    held = {0: Clamp(torch.ones_like(x, dtype=torch.bool), x)}
+    gibbs = Gibbs()
+    chain = gibbs.init(machine, x, generator, held)
+    for _ in range(_POSITIVE_SWEEPS):
+        chain, _ = gibbs.step(machine, chain, generator, held)
+    return chain.layers
 
 
-@torch.no_grad()
-def draw_odd(
-    machine: BoltzmannMachine, state: State, fields: dict[int, Tensor], generator: Generator | None
-) -> ChainState:
-    """Complete a positive-phase state by drawing its odd layers from their known fields."""
-    layers = list(state)
-    draw(machine, layers, 1, generator, fields=fields)
-    return ChainState(tuple(layers))
+def stacked(
+    machine: BoltzmannMachine, data: State, model: State,
+    fields: tuple[Mapping[int, Tensor], Mapping[int, Tensor]],
+) -> Terms:  # fmt: skip
+    """Return the terms of the data's rows and, below them, of the model's; `fields` are on the odd layers."""
+    even = range(0, len(machine.layers), 2)
+    rows = {i: torch.cat([data[i], model[i]]) for i in even}
+    state = [rows.get(i, data[i]) for i in range(len(machine.layers))]
+    return machine.terms(state, 1, {i: torch.cat([f, fields[1][i]]) for i, f in fields[0].items()})
 
 
 def from_spec(spec: Mapping[str, Any]) -> Estimator:

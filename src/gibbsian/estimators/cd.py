@@ -7,13 +7,15 @@ from torch import Generator, Tensor
 from gibbsian.estimators.base import (
     Estimator,
     Phases,
+    Stacked,
     check_count,
     check_sampler,
-    draw_odd,
-    positive_phase,
+    posterior,
+    stacked,
 )
 from gibbsian.machine import BoltzmannMachine
 from gibbsian.samplers import ChainState, Sampler
+from gibbsian.samplers.gibbs import draw
 
 
 class CD(Estimator):
@@ -50,13 +52,17 @@ class CD(Estimator):
         weights: Float[Tensor, " batch"] | None = None,
     ) -> Phases:  # fmt: skip
         """Run k steps from the batch; sample weights weigh both phases."""
-        positive, state, fields = positive_phase(machine, x, generator, weights)
+        data = posterior(machine, x, generator)
+        begin = machine.fields(1, data)
         if self._plain:
-            chain = draw_odd(machine, state, fields, generator)
+            layers = list(data)
+            draw(machine, layers, 1, generator, fields=begin)
+            chain = ChainState(tuple(layers))
         else:
             chain = self.sampler.init(machine, x, generator)
         info = None
         for _ in range(self.steps):
             chain, info = self.sampler.step(machine, chain, generator)
-        last = None if info is None else info.fields
-        return Phases(positive, machine.mean_statistics(chain.layers, 1, weights, last), None)
+        assert info is not None  # there is at least one step
+        terms = stacked(machine, data, chain.layers, (begin, info.fields))
+        return Stacked(terms, len(x), (weights, weights), None)

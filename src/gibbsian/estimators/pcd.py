@@ -11,9 +11,11 @@ from gibbsian.errors import TrainingError
 from gibbsian.estimators.base import (
     Estimator,
     Phases,
+    Stacked,
     check_count,
     check_sampler,
-    positive_phase,
+    posterior,
+    stacked,
 )
 from gibbsian.machine import BoltzmannMachine
 from gibbsian.samplers import STARTS, ChainState, Sampler
@@ -93,14 +95,20 @@ class PCD(Estimator):
         """Move the chains by k steps; sample weights weigh the data only."""
         if chains is None:
             raise TrainingError("PCD needs its chains: call init first.")
-        positive, _, _ = positive_phase(machine, x, generator, weights)
+        data = posterior(machine, x, generator)
         if self.refresh:
             chains = self._restart(machine, chains, generator)
-        info = None
-        for _ in range(self.steps):
+        for _ in range(self.steps - 1):
+            chains, _ = self.sampler.step(machine, chains, generator)
+        together = self.sampler.beside and self.sampler.beside(machine, chains, data, generator)
+        if together:
+            chains, state, fields = together
+            terms = machine.terms(state, 1, fields)
+        else:
             chains, info = self.sampler.step(machine, chains, generator)
-        fields = None if info is None else info.fields
-        return Phases(positive, machine.mean_statistics(chains.layers, 1, None, fields), chains)
+            known = (machine.fields(1, data), info.fields)
+            terms = stacked(machine, data, chains.layers, known)
+        return Stacked(terms, len(x), (weights, None), chains)
 
     def _restart(
         self, machine: BoltzmannMachine, chains: ChainState, generator: Generator | None

@@ -75,7 +75,8 @@ def _first_line(error: Exception) -> str:
 
 def draw(name: str, field: Tensor, generator: Generator | None, *extra: Tensor | int) -> Tensor:
     """Run a kernel on a field; `extra` are its parameters: numbers, and tensors of one row."""
-    field = field.contiguous()
+    if not field.is_contiguous():
+        field = field.contiguous()
     out = torch.empty_like(field)
     total = field.numel()
     if not total:
@@ -85,12 +86,18 @@ def draw(name: str, field: Tensor, generator: Generator | None, *extra: Tensor |
     threads = torch.get_num_threads() if total > _SERIAL else 1
     chunk = max(1, min(_CHUNK // n, rows // (4 * threads)))
     stride = (n + 31) // 32 * 512
-    work = _workspace
     # Parameters are held until the kernel is done with their memory.
-    held = [p if isinstance(p, int) else p.expand(n).contiguous() for p in extra]
-    values = [p if isinstance(p, int) else p.data_ptr() for p in held] + [0, 0]
+    held, values = [], [0, 0]
+    for i, p in enumerate(extra):
+        if isinstance(p, int):
+            values[i] = p
+        else:
+            held.append(p if p.numel() == n and p.is_contiguous() else p.expand(n).contiguous())
+            values[i] = held[-1].data_ptr()
+    work = _workspace
+    header = work.header
     _pack(
-        work.header, 0, 0, 0, field.data_ptr(), out.data_ptr(), rows, n, work.key(generator), chunk,
+        header, 0, 0, 0, field.data_ptr(), out.data_ptr(), rows, n, work.key(generator), chunk,
         _HALF[field.dtype], work.scratch(threads * stride), stride, values[0], values[1],
     )  # fmt: skip
     run(name, work.address, threads)
@@ -151,7 +158,7 @@ class _Workspace(threading.local):
         self.header = ctypes.create_string_buffer(8 * 16)
         self.address = ctypes.addressof(self.header)
         self._key = torch.empty((), dtype=torch.int64, device="cpu")
-        self._scratch = torch.empty(1 << 16, dtype=torch.uint8, device="cpu")
+        self._room = self._place = 0
 
     def key(self, generator: Generator | None) -> int:
         """Draw the key of one call."""
@@ -159,9 +166,10 @@ class _Workspace(threading.local):
 
     def scratch(self, size: int) -> int:
         """Return the address of at least `size` bytes."""
-        if self._scratch.numel() < size:
+        if size > self._room:
             self._scratch = torch.empty(size, dtype=torch.uint8, device="cpu")
-        return self._scratch.data_ptr()
+            self._room, self._place = size, self._scratch.data_ptr()
+        return self._place
 
 
 _workspace = _Workspace()

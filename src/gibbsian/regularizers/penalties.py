@@ -1,13 +1,14 @@
 """L1 and L2 penalties by parameter."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from fnmatch import fnmatchcase
 
 import torch
+from torch import Tensor
 
 from gibbsian.arguments import number
 from gibbsian.errors import TrainingError
-from gibbsian.machine import BoltzmannMachine, Statistics
+from gibbsian.machine import BoltzmannMachine
 
 
 class Penalty:
@@ -43,9 +44,13 @@ class Penalty:
                     f"{', '.join(names)}."
                 )
 
-    def add(self, machine: BoltzmannMachine, gradient: Statistics) -> None:
+    def __bool__(self) -> bool:
+        """Whether there is any penalty."""
+        return bool(self.l1 or self.l2)
+
+    def add(self, machine: BoltzmannMachine, gradient: MutableMapping[str, Tensor]) -> None:
         """Add the penalties' gradients to a gradient of −log p, in place."""
-        if not self.l1 and not self.l2:
+        if not self:
             return
         with torch.no_grad():
             for name, p in machine.named_parameters():

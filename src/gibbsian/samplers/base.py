@@ -50,9 +50,14 @@ class Sampler(ABC):
     leap : callable or None
         ``leap(machine, state, steps, generator, clamps)`` makes many steps at once, as `step` would one
         by one, and returns None where that is no faster. `run` uses it where nobody looks in between.
+    beside : callable or None
+        ``beside(machine, state, data, generator)`` makes one step, and forms the fields on the odd layers for
+        the full states `data` as well, in the same products. It returns the chains, the even layers of both
+        stacked (the data's rows first), and the fields for them; None where it does not apply.
     """
 
     leap: Callable[..., tuple[ChainState, Info] | None] | None = None
+    beside: Callable[..., tuple[ChainState, State, dict[int, Tensor]] | None] | None = None
 
     @abstractmethod
     def init(

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from gibbsian.machine import BoltzmannMachine, Clamps
+from gibbsian.machine import BoltzmannMachine, Clamps, State
 from gibbsian.samplers.base import ChainState, Info, Sampler
 
 
@@ -56,6 +56,24 @@ class Gibbs(Sampler):
         parameters = (joint.weight, low.get_parameter("bias"), high.get_parameter("bias"))
         moved = low.sweeps(*state.layers, *(p.detach() for p in parameters), steps, generator)
         return None if moved is None else (ChainState(moved[:2]), Info({1: moved[2]}))
+
+    def beside(
+        self, machine: BoltzmannMachine, state: ChainState, data: State, generator: Generator | None
+    ) -> tuple[ChainState, State, dict[int, Tensor]] | None:
+        """Make one step, with one product for the chains' rows and the data's in its second half."""
+        if type(self).step is not Gibbs.step:
+            return None
+        layers = list(state.layers)
+        with torch.no_grad():
+            draw(machine, layers, 0, generator)
+            both = [
+                torch.cat([a, b]) if i % 2 == 0 else a
+                for i, (a, b) in enumerate(zip(data, layers, strict=True))
+            ]
+            fields = machine.fields(1, both)
+            known = {i: f[len(data[0]) :] for i, f in fields.items()}
+            draw(machine, layers, 1, generator, fields=known)
+        return ChainState(tuple(layers)), tuple(both), fields
 
 
 def draw(

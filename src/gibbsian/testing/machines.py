@@ -6,6 +6,7 @@ import torch
 from torch import Generator, Tensor
 
 from gibbsian.machine import BoltzmannMachine, Clamp, State
+from gibbsian.moments import Moments
 from gibbsian.testing.near import near
 from gibbsian.testing.perturbed import perturbed
 from gibbsian.testing.tables import Grid, Table, enumerate_states, tabulate
@@ -173,7 +174,7 @@ def posterior(machine: BoltzmannMachine, row: Tensor) -> Table:
 
 def mean_statistics(
     machine: BoltzmannMachine, states: list[State], weights: list[Tensor]
-) -> dict[str, Tensor]:
+) -> Moments:
     """Return mean statistics over several tables, each of the same weight."""
     joined = tuple(torch.cat(layers) for layers in zip(*states, strict=True))
     return machine.mean_statistics(joined, None, torch.cat(weights))

@@ -175,7 +175,7 @@ def leaves(units: Units) -> list[Units]:
 
 def select(statistics: Mapping[str, Tensor], prefix: str) -> Statistics:
     """Return the entries whose name starts with `prefix`, without it."""
-    return {k.removeprefix(prefix): t for k, t in statistics.items() if k.startswith(prefix)}
+    return {k.removeprefix(prefix): statistics[k] for k in statistics if k.startswith(prefix)}
 
 
 def entropy(units: Units, f: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch"]:

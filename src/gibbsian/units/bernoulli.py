@@ -95,7 +95,7 @@ class Bernoulli(Units):
         return {"bias": s}
 
     def conditional(self, f: Float[Tensor, "*batch n"]) -> Statistics:
-        return {"bias": torch.sigmoid(f + self.bias)}
+        return {"bias": (f + self.bias).sigmoid_()}
 
     def log_partition(self, f: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch n"]:
         # softplus of PyTorch turns linear above a threshold of 20, where its error is 2e-9.
@@ -129,7 +129,7 @@ class Spin(Units):
         return {"bias": s}
 
     def conditional(self, f: Float[Tensor, "*batch n"]) -> Statistics:
-        return {"bias": torch.tanh(f + self.bias)}
+        return {"bias": (f + self.bias).tanh_()}
 
     def log_partition(self, f: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch n"]:
         x = f + self.bias
