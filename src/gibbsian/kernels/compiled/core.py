@@ -3,7 +3,7 @@
 A kernel takes the address of a header of 64-bit words (the constants below say which is which). Each
 thread takes a slot of scratch and then chunks of rows until none is left. Which thread draws a row
 does not matter, since randomness comes from counters: the word for column j of row r is a function
-of (key, r, j) alone, by Philox 4x32 (Salmon et al. 2011). Nothing here allocates or raises.
+of (key, r, j) alone, by Philox 4x32-7 (Salmon et al. 2011). Nothing here allocates or raises.
 """
 
 import inspect
@@ -97,7 +97,10 @@ def prefer_wide_vectors(typing):  # type: ignore[no-untyped-def]
 
 @inline
 def philox(c0, c1, c2, c3, k0, k1):
-    """Return four random words for a counter of four words and a key of two: Philox 4x32-10."""
+    """Return four random words for a counter of four words and a key of two: Philox 4x32-7.
+
+    Seven rounds are the fewest that pass all of BigCrush, as the paper reports; ten are its default.
+    """
     for _ in range(7):
         p0, p1 = W(c0) * W(0xD2511F53), W(c2) * W(0xCD9E8D57)
         n0 = U(p1 >> W(32)) ^ U(c1) ^ U(k0)

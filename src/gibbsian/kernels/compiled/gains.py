@@ -23,6 +23,7 @@ from gibbsian.kernels.compiled.core import (
     inline,
     padded,
     pointer,
+    prefer_wide_vectors,
 )
 
 # pyright: reportCallIssue=false, reportPrivateImportUsage=false
@@ -33,6 +34,7 @@ def reduction(term):
     term = inline(term)
 
     def run(data):  # type: ignore[no-untyped-def]
+        prefer_wide_vectors()
         h = numba.carray(data, (16,), np.int64)
         rows, n, chunk = h[ROWS], h[COLUMNS], h[CHUNK]
         spare = floats(h[SCRATCH] + fetch_add(data, SLOT) * h[STRIDE], padded(n))

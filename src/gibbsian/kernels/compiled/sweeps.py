@@ -20,6 +20,7 @@ from gibbsian.kernels.compiled.core import (
     is_on,
     padded,
     pointer,
+    prefer_wide_vectors,
 )
 
 # pyright: reportCallIssue=false, reportPrivateImportUsage=false
@@ -69,6 +70,7 @@ def _draw(field, bias, s, words, r, key):
 
 def bernoulli(data):  # type: ignore[no-untyped-def]
     """Sweep each chain `STEPS` times: visible given hidden, hidden given visible."""
+    prefer_wide_vectors()
     h = numba.carray(data, (16,), np.int64)
     rows, n, m, steps = h[ROWS], h[N], h[M], h[STEPS]
     keys = numba.carray(pointer(h[KEYS]), (2 * steps,), np.int64)
