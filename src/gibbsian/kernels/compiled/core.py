@@ -243,20 +243,20 @@ def kernel(draw):
         base = h[SCRATCH] + fetch_add(data, SLOT) * h[STRIDE]
         words = numba.carray(pointer(base), (room,), U)
         spare = floats(base + 4 * room, room)
-        wide, narrow = floats(base + 8 * room, n), floats(base + 12 * room, n)
+        wide, narrow = base + 8 * room, base + 12 * room
         while True:
             first = fetch_add(data, NEXT) * chunk
             if first >= rows:
                 break
             for r in range(first, min(first + chunk, rows)):
-                if half == 0:
-                    start = 4 * r * n
-                    f, s = floats(h[FIELD] + start, n), floats(h[OUT] + start, n)
-                    draw(f, s, r, k0, k1, words, spare, h)
-                else:
-                    start = 2 * r * n
-                    widen(halves(h[FIELD] + start, n), wide)
-                    draw(wide, narrow, r, k0, k1, words, spare, h)
-                    rounded(narrow, halves(h[OUT] + start, n))
+                start = r * n
+                # One call of `draw` for either dtype: it is compiled into each place that calls it.
+                if half == 1:
+                    widen(halves(h[FIELD] + 2 * start, n), floats(wide, n))
+                f = floats(wide if half == 1 else h[FIELD] + 4 * start, n)
+                s = floats(narrow if half == 1 else h[OUT] + 4 * start, n)
+                draw(f, s, r, k0, k1, words, spare, h)
+                if half == 1:
+                    rounded(s, halves(h[OUT] + 2 * start, n))
 
     return run
