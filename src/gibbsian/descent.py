@@ -54,8 +54,7 @@ class Descent:
         """
         if self.centring is not None:
             gradient = self.centring.pull_back(gradient, offsets)
-        # PyTorch's schedulers want to have seen the optimiser at work before their own first step.
-        if self.centring is not None and number > 1 and self._is_straight():
+        if self.centring is not None and self._is_straight():
             seen = self.centring.push_forward(gradient, offsets)
             self._go_straight(gradient, seen, number, look)
             return
@@ -91,6 +90,8 @@ class Descent:
         """
         look({k: seen[k] if k in seen else gradient[k] for k in self._learned}, number)
         rate = self.optimizer.param_groups[0]["lr"]
+        # PyTorch's schedulers warn unless the optimiser was at work before them; this is its work.
+        self.optimizer._opt_called = True  # type: ignore[attr-defined]
         for name, p in self._learned.items():
             rows = gradient.rows(name)
             if rows is None:

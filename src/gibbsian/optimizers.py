@@ -1,7 +1,9 @@
 """Optimisers by name, all of them PyTorch's, refused where a run could not resume."""
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -30,6 +32,27 @@ def _classes() -> dict[str, Callable[..., Optimizer]]:
     }
 
 
+@contextmanager
+def lean() -> Iterator[None]:
+    """Keep the optimisers' bookkeeping from importing PyTorch's compiler, which nothing here uses.
+
+    They import it to keep it out of their own methods, which takes two seconds and 70 MB. A method that is
+    marked as dealt with does not. Other versions of PyTorch may ignore the mark.
+    """
+    mark, methods = "__dynamo_disable", ("add_param_group", "state_dict", "load_state_dict")
+    found = [getattr(getattr(Optimizer, name), "__wrapped__", None) for name in methods]
+    marked = [f for f in found if f is not None and not hasattr(f, mark)]
+    if "torch._dynamo" in sys.modules:
+        marked = []
+    for f in marked:
+        setattr(f, mark, f)
+    try:
+        yield
+    finally:
+        for f in marked:
+            delattr(f, mark)
+
+
 def build(
     optimizer: str | OptimizerFactory,
     groups: Iterable[dict[str, Any]],
@@ -46,6 +69,13 @@ def build(
         tensors and numbers, so that a run with it could not resume without unpickling.
     """
     groups = list(groups)
+    with lean():
+        return _checked(optimizer, groups, options or {})
+
+
+def _checked(
+    optimizer: str | OptimizerFactory, groups: list[dict[str, Any]], options: Mapping[str, Any]
+) -> Optimizer:
     if callable(optimizer):
         made = optimizer(groups)
         if not isinstance(made, Optimizer):
@@ -54,14 +84,14 @@ def build(
                 f"it is given, not {type(made).__name__}."
             )
     else:
-        if "lr" in (options or {}):
+        if "lr" in options:
             raise TrainingError("The learning rate is a setting of its own: give it as lr.")
         if optimizer.lower() not in names():
             raise TrainingError(
                 f"There is no optimiser {optimizer!r} that fits; known are {', '.join(names())}."
             )
         try:
-            made = _classes()[optimizer.lower()](groups, **(options or {}))
+            made = _classes()[optimizer.lower()](groups, **options)
         except (TypeError, ValueError) as error:
             raise TrainingError(
                 f"The optimiser {optimizer!r} refuses its options: {error}."

@@ -239,7 +239,8 @@ class Trainer:
         self.scheduler.step()
         self.step += 1
         if self.step == 1:
-            pack({"optimizer": self.optimizer.state_dict()})
+            with optimizers.lean():
+                pack({"optimizer": self.optimizer.state_dict()})
         self._average()
 
     def _look(self, gradient: Mapping[str, Tensor], number: int) -> None:
@@ -324,6 +325,8 @@ class Trainer:
     def state_dict(self) -> dict[str, Any]:
         """Return the whole state as tensors and plain values."""
         chains = self.chains
+        with optimizers.lean():
+            optimizer = self.optimizer.state_dict()
         return {
             "step": self.step,
             "stopped": self.stopped,
@@ -332,7 +335,7 @@ class Trainer:
             "chains": None
             if chains is None
             else {"layers": list(chains.layers), "extra": dict(chains.extra)},
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": optimizer,
             "scheduler": self.scheduler.state_dict(),
             "offsets": self.offsets,
             "keeper": self.keeper.vector,
@@ -353,7 +356,8 @@ class Trainer:
             layers = tuple(t.to(device).clone() for t in state["chains"]["layers"])
             extra = {k: t.to(device) for k, t in state["chains"]["extra"].items()}
             self.chains = ChainState(layers, extra)
-        self.optimizer.load_state_dict(state["optimizer"])
+        with optimizers.lean():
+            self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
         self.offsets = [t.to(device).clone() for t in state["offsets"]]
         self.keeper.vector = None if state["keeper"] is None else state["keeper"].to(device)
