@@ -2,14 +2,16 @@
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gibbsian import units as families
 from gibbsian.connections import Scaled
-from gibbsian.errors import DataError
+from gibbsian.errors import DataError, GibbsianError
 from gibbsian.machine import BoltzmannMachine, State
 from gibbsian.units import base as unit
 from gibbsian.units.base import Units
@@ -177,6 +179,41 @@ class BaseRatePath:
         like = [_row(u) for u in self.start.layers]
         pairs = zip(self.start.layers, like, strict=True)
         return tuple(u.sample(r.new_zeros(chains, u.size), generator) for u, r in pairs)
+
+
+def check_start(machine: BoltzmannMachine, reference: BoltzmannMachine) -> None:
+    """Raise a `GibbsianError` unless a path leads from the reference to the machine."""
+    if [families.spec(u) for u in reference.layers] != [families.spec(u) for u in machine.layers]:
+        raise GibbsianError(
+            f"The reference machine has layers of {reference.sizes} units and the machine of "
+            f"{machine.sizes}, or their units differ; build it with gibbsian.path.reference."
+        )
+    if any(bool(c.weight.any()) for c in reference.joints):
+        raise GibbsianError(
+            "The reference machine has couplings, so it cannot be sampled exactly; build it with "
+            "gibbsian.path.reference."
+        )
+
+
+def check_levels(betas: Sequence[float] | Tensor) -> list[float]:
+    """Return β_0 = 0 … β_K = 1 as a list of floats.
+
+    Raises
+    ------
+    GibbsianError
+        If they do not rise from 0 to 1.
+    """
+    try:
+        values = [float(b) for b in betas]
+    except (TypeError, ValueError):
+        values = []
+    rising = all(a < b for a, b in pairwise(values))
+    if len(values) < 2 or values[0] != 0 or values[-1] != 1 or not rising:
+        raise GibbsianError(
+            "The levels of a path are numbers that rise from exactly 0 to exactly 1, such as "
+            f"[0, 0.5, 1], and {betas!r:.60} are not."
+        )
+    return values
 
 
 def _row(units: Units) -> Tensor:
