@@ -1,5 +1,7 @@
 """Tempering against the listed distribution at every level; wrong swaps must fail. And `annealed`."""
 
+import copy
+
 import pytest
 import torch
 from test_machine import pair, small_machine
@@ -7,6 +9,7 @@ from torch import Generator
 
 import gibbsian as gb
 from gibbsian import models, testing
+from gibbsian.callbacks import Callback
 from gibbsian.errors import DataError, GibbsianError
 from gibbsian.machine import Clamp
 from gibbsian.path import BaseRatePath, reference
@@ -72,43 +75,43 @@ def _level_agreement(sampler, machine, path, chains: int = 4000) -> list[float]:
     for k, beta in enumerate(BETAS):
         at = path.at(beta)
         agreement = Agreement()
-        rows = [s[k * chains : (k + 1) * chains] for s in levels_of(state)]
+        rows = tuple(s[k * chains : (k + 1) * chains] for s in levels_of(state))
         compare_states(agreement, at, testing.enumerate_states(at), rows)
         found.append(agreement.p_value)
     return found
 
 
-class Turned(Tempering):
+class Wrong(Tempering):
+    """Tempering whose swaps see another Δ."""
+
+    def _swap(self, path, betas, rows, fields, generator):
+        path = copy.copy(path)
+        path.gain = lambda *a, right=path.gain: self.factor * right(*a)
+        return ladder.exchange(path, betas, rows, fields, generator)
+
+
+class Turned(Wrong):
     """The sign of Δ is wrong."""
 
-    def _swap(self, path, betas, rows, fields, generator):
-        class Backwards:
-            gain = staticmethod(lambda *a: -path.gain(*a))
-
-        return ladder.exchange(Backwards, betas, rows, fields, generator)
+    factor = -1
 
 
-class Always(Tempering):
+class Always(Wrong):
     """Every swap is accepted."""
 
-    def _swap(self, path, betas, rows, fields, generator):
-        class Flat:
-            gain = staticmethod(lambda *a: torch.zeros_like(path.gain(*a)))
-
-        return ladder.exchange(Flat, betas, rows, fields, generator)
+    factor = 0
 
 
-class OtherLevel(Tempering):
-    """Odd layers go along with the even ones in a swap, and fields that belong elsewhere come back."""
+class AlongWithFields(Tempering):
+    """The fields are not swapped along with the states, so odd layers come from other rows."""
 
     def _swap(self, path, betas, rows, fields, generator):
-        found = super()._swap(path, betas, rows, fields, generator)
-        for i, f in fields.items():
-            fields[i] = f[torch.argsort(found.order)]
-        return found
+        return ladder.exchange(
+            path, betas, rows, {i: f.clone() for i, f in fields.items()}, generator
+        )
 
 
-@pytest.mark.parametrize("wrong", [Turned, Always])
+@pytest.mark.parametrize("wrong", [Turned, Always, AlongWithFields])
 @pytest.mark.parametrize("name", ["bernoulli", "gaussian", "three layers"])
 def test_wrong_swaps_are_found(name, wrong):
     machine = MACHINES[name]()
@@ -168,7 +171,9 @@ def test_each_chain_holds_its_own_values():
     values = machine.layers[0].domain.noise(40, Generator().manual_seed(5)).double()
     mask = torch.zeros(40, machine.sizes[0], dtype=torch.bool)
     mask[::2, 0] = True
-    found = sample(machine, 40, 5, clamp=(mask, values), sampler=Tempering(_reference(machine), BETAS))
+    found = sample(
+        machine, 40, 5, clamp=(mask, values), sampler=Tempering(_reference(machine), BETAS)
+    )
     assert torch.equal(found.samples[::2, 0], values[::2, 0])
 
 
@@ -185,7 +190,7 @@ def test_held_odd_layers_are_refused():
 def test_tempering_crosses_where_gibbs_does_not():
     machine = _strong()
     x = machine.layers[0].domain.noise(500, Generator().manual_seed(0)).double()
-    steps, chains = 300, 50
+    steps, chains = 150, 60
     flips = {}
     for sampler in (Gibbs(), Tempering(x)):
         generator = Generator().manual_seed(2)
@@ -194,7 +199,7 @@ def test_tempering_crosses_where_gibbs_does_not():
         state, info = run(sampler, machine, state, steps, generator,
                           visit=lambda i, s, _, kept=signs: kept.append(s.layers[0].sum(1).sign()))  # fmt: skip
         flips[type(sampler).__name__] = float((torch.stack(signs).diff(dim=0).abs() == 2).sum())
-        up = float((torch.stack(signs)[50:] > 0).double().mean())
+        up = float((torch.stack(signs)[30:] > 0).double().mean())
     assert flips["Gibbs"] <= 2 * chains * steps / 10_000
     assert flips["Tempering"] > chains * steps / 50
     # The weight of the two valleys is the exact one.
@@ -202,7 +207,7 @@ def test_tempering_crosses_where_gibbs_does_not():
     truth = table.probabilities
     total = float(truth[table.states[0].sum(1) > 0].sum())
     assert up == pytest.approx(total, abs=0.05)
-    assert float(info.diagnostics["round_trips"].double().mean()) > 5
+    assert float(info.diagnostics["round_trips"].double().mean()) > 2
 
 
 def test_round_trips_are_those_of_the_replicas():
@@ -212,7 +217,7 @@ def test_round_trips_are_those_of_the_replicas():
     generator = Generator().manual_seed(0)
     state = sampler.init(machine, torch.ones(4, 8).double(), generator)
     seen = [state.extra["replica"]]
-    state, info = run(sampler, machine, state, 300, generator,
+    state, info = run(sampler, machine, state, 150, generator,
                       visit=lambda i, s, _: seen.append(s.extra["replica"]))  # fmt: skip
     for c in range(4):
         trips = 0
@@ -235,7 +240,14 @@ def test_levels_are_placed_for_the_acceptance_asked_for():
     generator = Generator().manual_seed(0)
     state = sampler.init(machine, x[:100], generator)
     told = []
-    run(sampler, machine, state, 100, generator, visit=lambda i, s, info: told.append(info.diagnostics))
+    run(
+        sampler,
+        machine,
+        state,
+        60,
+        generator,
+        visit=lambda i, s, info: told.append(info.diagnostics),
+    )
     rates = torch.stack([d["acceptance"] for d in told[20:]]).mean(dim=0)
     assert len(rates) > 3
     assert 0.15 < float(rates.min()) and float(rates.max()) < 0.55
@@ -258,7 +270,6 @@ def test_a_machine_like_its_reference_has_even_levels():
         ([0, 0.5, 0.4, 1], "rise from exactly 0 to exactly 1"),
         ([0.1, 1], "rise from exactly 0 to exactly 1"),
         ([0, 0.9], "rise from exactly 0 to exactly 1"),
-        (["a"], "rise from exactly 0"),
         (1, "number of levels of tempering must be a whole number of at least 2"),
     ],
 )
@@ -287,10 +298,19 @@ def test_a_reference_that_does_not_fit_is_refused(generator):
 def test_sample_takes_it_and_a_seed_fixes_it():
     machine = MACHINES["gaussian"]()
     found = [
-        sample(machine, 20, 10, sampler=Tempering(_reference(machine)), generator=s) for s in (1, 1, 2)
+        sample(machine, 20, 10, sampler=Tempering(_reference(machine)), generator=s)
+        for s in (1, 1, 2)
     ]
     assert torch.equal(found[0].samples, found[1].samples)
     assert not torch.equal(found[0].samples, found[2].samples)
+
+
+class StopAt(Callback):
+    """What stands for a killed process."""
+
+    def on_update(self, trainer):
+        if trainer.step == 12:
+            raise KeyError
 
 
 def _rows() -> torch.Tensor:
@@ -302,37 +322,33 @@ def _rows() -> torch.Tensor:
 def test_a_run_resumes_bit_for_bit(tmp_path, kind, levels):
     x = _rows()
 
-    def train(folder, updates, **options):
-        machine = gb.rbm(6, 4)
-        base = reference(machine, x) if kind == "machine" else x
-        method = gb.PCD(chains=7, sampler=Tempering(base, levels))
-        return gb.train(machine, x, run=tmp_path / folder, updates=updates, batch_size=10, method=method,
-                        progress=False, seed=0, checkpoint_every=5, **options)  # fmt: skip
+    def method():
+        base = reference(gb.rbm(6, 4), x) if kind == "machine" else x
+        return gb.PCD(chains=7, sampler=Tempering(base, levels))
 
-    whole = train("whole", 20)
+    def train(folder, **options):
+        return gb.train(
+            gb.rbm(6, 4), x, method(), out=tmp_path / folder, updates=20, batch_size=10, seed=0,
+            progress=False, checkpoint_every=5, **options,
+        )  # fmt: skip
 
-    class Stop(gb.GibbsianError):
-        pass
-
-    from gibbsian.callbacks import Callback
-
-    class StopAt(Callback):
-        def on_update(self, trainer):
-            if trainer.step == 12:
-                raise Stop("stopped here.")
-
-    with pytest.raises(Stop):
-        train("cut", 20, callbacks=[StopAt()])
-    base = reference(gb.rbm(6, 4), x) if kind == "machine" else x
-    again = gb.resume(tmp_path / "cut", progress=False, method=gb.PCD(chains=7, sampler=Tempering(base, levels)))
+    whole = train("whole")
+    with pytest.raises(KeyError):
+        train("cut", callbacks=[StopAt()])
+    data = gb.data.load(x.numpy())
+    again = gb.train(
+        gb.rbm(6, 4), data, method(), out=tmp_path / "cut", resume=True, progress=False
+    )
     ours, theirs = whole.machine.state_dict(), again.machine.state_dict()
-    assert all(torch.equal(ours[k], theirs[k]) for k in ours)
+    assert again.step == 20 and all(torch.equal(ours[k], theirs[k]) for k in ours)
 
 
 def test_the_negative_phase_is_that_of_the_machine_handed_in():
     """Couplings change between steps: after them the statistics are those of the new machine."""
     machine, x = MACHINES["bernoulli"](), torch.ones(3, 3).double()
-    method = gb.PCD(steps=15, chains=4000, start="noise", sampler=Tempering(_reference(machine), BETAS))
+    method = gb.PCD(
+        steps=15, chains=4000, start="noise", sampler=Tempering(_reference(machine), BETAS)
+    )
     generator = Generator().manual_seed(0)
     chains = method.init(machine, x, generator)
     with torch.no_grad():
@@ -347,14 +363,16 @@ def test_the_negative_phase_is_that_of_the_machine_handed_in():
 # Annealed.
 
 
-@pytest.mark.parametrize("name", ["bernoulli", "gaussian", "softmax", "three layers"])
+@pytest.mark.parametrize("name", ["bernoulli", "spin", "softmax", "three layers"])
 def test_slow_annealing_reaches_the_machine(name):
     machine = MACHINES[name]()
-    found = annealed(machine, _reference(machine), 4000, 30, generator=0)
+    found = annealed(machine, _reference(machine), 3000, 60, generator=0)
     agreement = Agreement()
     compare_states(agreement, machine, testing.enumerate_states(machine), found.state.layers)
     agreement.require("annealed samples")
-    assert found.means.shape == found.samples.shape and torch.equal(found.samples, found.state.layers[0])
+    assert found.means.shape == found.samples.shape and torch.equal(
+        found.samples, found.state.layers[0]
+    )
 
 
 def test_annealing_in_one_step_is_not_enough():
@@ -367,7 +385,9 @@ def test_annealing_in_one_step_is_not_enough():
         agreement.require("hasty samples")
 
 
-@pytest.mark.parametrize(("temperatures", "words"), [(0, "at least 1"), ([0, 2], "rise from"), (True, "whole")])
+@pytest.mark.parametrize(
+    ("temperatures", "words"), [(0, "at least 1"), ([0, 2], "rise from"), (True, "whole")]
+)
 def test_impossible_annealing_is_refused(temperatures, words):
     machine = MACHINES["bernoulli"]()
     with pytest.raises(GibbsianError, match=words):

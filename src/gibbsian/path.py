@@ -99,21 +99,24 @@ class BaseRatePath:
 
     def __init__(self, start: BoltzmannMachine, target: BoltzmannMachine) -> None:
         self.start, self.target = start, target
-        layers = copy.deepcopy(target.layers)
-        self._naturals = [
-            (unit.natural(u0), unit.natural(u1))
-            for u0, u1 in zip(start.layers, target.layers, strict=True)
-        ]
         self._scaled = [Scaled(c, 1.0) for c in target.joints]
-        self._moving = BoltzmannMachine(layers, self._scaled)
-        self._ends = [
-            (p, e0, e1, unit.is_log(k))
-            for u, u0, u1 in zip(layers, start.layers, target.layers, strict=True)
-            for (k, p), e0, e1 in zip(
-                u.named_parameters(), _naturals(u0), _naturals(u1), strict=True
+        self._moving = BoltzmannMachine(copy.deepcopy(target.layers), self._scaled)
+        self.refresh()
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Take the parameters of both ends as they are now."""
+        ends = list(zip(self.start.layers, self.target.layers, strict=True))
+        self._naturals = [(unit.natural(u0), unit.natural(u1)) for u0, u1 in ends]
+        self._ends = []
+        for u, (u0, u1) in zip(self._moving.layers, ends, strict=True):
+            named = zip(
+                u.named_parameters(), u1.parameters(), _naturals(u0), _naturals(u1), strict=True
             )
-            if not torch.equal(e0, e1)
-        ]
+            for (k, p), now, e0, e1 in named:
+                p.copy_(now)
+                if not torch.equal(e0, e1):
+                    self._ends.append((p, e0, e1, unit.is_log(k)))
 
     def at(self, beta: float) -> BoltzmannMachine:
         """Return the machine at β in [0, 1]: one object, which moves with each call."""
@@ -167,6 +170,19 @@ class BaseRatePath:
         wide = unit.accumulator(f)
         after = self.at(high).layers[layer].log_partition(high * f).sum(dim=-1, dtype=wide)
         return after - self.at(low).layers[layer].log_partition(low * f).sum(dim=-1, dtype=wide)
+
+    def shift(self, layer: int) -> Float[Tensor, " n"] | None:
+        """Return how much the biases of a layer change from the target to the start, where nothing else does.
+
+        At β the layer then is the target's in the field β f + (1 − β) shift, so that one draw serves
+        all β. None where other parameters change.
+        """
+        moved = self._moved(layer)
+        if any(k.rpartition(".")[2] != "bias" for k in moved):
+            return None
+        start, target = self._naturals[layer]
+        changes = [start[k] - target[k] for k in target if k.rpartition(".")[2] == "bias"]
+        return torch.cat(changes).detach()
 
     def log_z0(self) -> float:
         """Return the log partition function of the start, exactly: Σ_l Γ_l(0)."""

@@ -55,8 +55,8 @@ class Exchange:
 
     Attributes
     ----------
-    order : Tensor (levels · chains,)
-        Row that stands at each place now.
+    order : Tensor (levels, chains)
+        The row that stands at each place now, by the place it had before.
     accepted : Tensor (levels − 1, chains)
         Whether each pair of neighbours was swapped.
     gains : Tensor (levels − 1, 2, chains)
@@ -68,6 +68,7 @@ class Exchange:
     gains: Float[Tensor, "pairs two chains"]
 
 
+@torch.no_grad()
 def exchange(
     path: BaseRatePath,
     betas: Sequence[float],
@@ -75,7 +76,7 @@ def exchange(
     fields: Mapping[int, Tensor],
     generator: Generator | None,
 ) -> Exchange:
-    """Swap neighbours with probability min(1, e^Δ): pairs (0, 1), (2, 3) …, then (1, 2), (3, 4) ….
+    """Swap neighbours with probability min(1, e^Δ), in place: pairs (0, 1), (2, 3) …, then (1, 2) ….
 
     Δ = [F_{i+1}(x_{i+1}) − F_i(x_{i+1})] − [F_{i+1}(x_i) − F_i(x_i)], the odd layers summed out. The fixed
     turns carry a row on in one direction while its swaps are accepted, which crosses the ladder sooner
@@ -87,23 +88,35 @@ def exchange(
     betas : sequence of float
         The levels.
     rows : sequence of Tensor (levels · chains, n)
-        States, one tensor a layer, level by level; those of odd layers are not used.
+        States, one tensor a layer, level by level; those of odd layers are neither used nor moved.
     fields : mapping of int to Tensor (levels · chains, n)
         Fields of the target on the odd layers.
     """
     chains = len(rows[0]) // len(betas)
-    order = torch.arange(len(rows[0]), device=rows[0].device).view(len(betas), chains)
-    gains, accepted = (
-        [order.new_empty(0)] * (len(betas) - 1),
-        [order.new_empty(0)] * (len(betas) - 1),
+    order = torch.arange(len(rows[0]), device=rows[0].device)
+    moving = [order, *(rows[i] for i in path.target.parity(0)), *fields.values()]
+    gains: dict[int, Tensor] = {}
+    accepted: dict[int, Tensor] = {}
+    for first in range(min(2, len(betas) - 1)):
+        pairs = range(first, len(betas) - 1, 2)
+        for i in pairs:
+            part = slice(i * chains, (i + 2) * chains)
+            known = {k: f[part] for k, f in fields.items()}
+            gain = path.gain([s[part] for s in rows], known, betas[i], betas[i + 1])
+            gains[i] = gain.view(2, chains)
+        found = torch.stack([gains[i] for i in pairs])
+        u = torch.rand(
+            found[:, 0].shape, generator=generator, dtype=found.dtype, device=found.device
+        )
+        accepted |= zip(pairs, hits := u.log() < found[:, 0] - found[:, 1], strict=True)
+        pair, chain = hits.nonzero(as_tuple=True)
+        low = (first + 2 * pair) * chains + chain
+        both, swapped = torch.cat([low, low + chains]), torch.cat([low + chains, low])
+        for t in moving:
+            t[both] = t[swapped]
+    turns = range(len(betas) - 1)
+    return Exchange(
+        order.view(len(betas), chains),
+        torch.stack([accepted[i] for i in turns]),
+        torch.stack([gains[i] for i in turns]),
     )
-    for first in (0, 1):
-        for i in range(first, len(betas) - 1, 2):
-            at = order[i : i + 2].flatten()
-            known = {k: f[at] for k, f in fields.items()}
-            pair = path.gain([s[at] for s in rows], known, betas[i], betas[i + 1])
-            gains[i] = pair.view(2, chains)
-            u = torch.rand(chains, generator=generator, dtype=pair.dtype, device=pair.device)
-            accepted[i] = u.log() < gains[i][0] - gains[i][1]
-            order[i : i + 2] = torch.where(accepted[i], order[i : i + 2].flip(0), order[i : i + 2])
-    return Exchange(order.flatten(), torch.stack(accepted), torch.stack(gains))

@@ -80,6 +80,7 @@ class Tempering(Sampler):
         self._reference = reference if isinstance(reference, BoltzmannMachine) else None
         self._rows = None if self._reference else as_rows(reference, _REFERENCE)
         self._statistics: tuple[Mapping[str, Tensor], int] | None = None
+        self._known: BaseRatePath | None = None
 
     def init(
         self, machine: BoltzmannMachine, visible: Float[Tensor, "chains n"],
@@ -118,9 +119,6 @@ class Tempering(Sampler):
                 _draw(path, betas, rows, fields, generator)
         # The odd layers are summed out in the swaps, and drawn at the level where their row ends up.
         swaps = self._swap(path, betas, rows, fields, generator)
-        for i in machine.parity(0):
-            rows[i] = rows[i][swaps.order]
-        fields = {i: f[swaps.order] for i, f in fields.items()}
         _draw(path, betas, rows, fields, generator)
         return _state(state, rows, fields, swaps)
 
@@ -132,19 +130,27 @@ class Tempering(Sampler):
 
     def _path(self, machine: BoltzmannMachine) -> BaseRatePath:
         """Return the path to the machine as it is now."""
-        if self._rows is None:
-            assert self._reference is not None
+        path = self._known
+        if path is None or path.target is not machine or not _alike(path.start, machine):
+            path = BaseRatePath(self._start(machine), machine)
+        if self._rows is not None:
+            # Nothing is kept of the machine that the rows were first seen with, so runs resume bit for bit.
+            for ours, theirs in zip(path.start.layers[1:], machine.layers[1:], strict=True):
+                ours.load_state_dict(theirs.state_dict())
+        path.refresh()
+        self._known = path
+        return path
+
+    def _start(self, machine: BoltzmannMachine) -> BoltzmannMachine:
+        """Return the reference that was given, or one fitted to the rows that were."""
+        if self._reference is not None:
             check_start(machine, self._reference)
-            return BaseRatePath(self._reference, machine)
+            return self._reference
+        assert self._rows is not None
         if self._statistics is None:
             machine.check(self._rows, "the rows of the reference")
             self._statistics = data_statistics(machine.layers[0], [self._rows])
-        if self._reference is None or not _alike(self._reference, machine):
-            self._reference = reference(machine, self._statistics)
-        # Nothing is kept of the machine that the rows were first seen with, so runs resume bit for bit.
-        for ours, theirs in zip(self._reference.layers[1:], machine.layers[1:], strict=True):
-            ours.load_state_dict(theirs.state_dict())
-        return BaseRatePath(self._reference, machine)
+        return reference(machine, self._statistics)
 
 
 _REFERENCE = "The reference of tempering is a machine with W = 0 or data rows to fit one to"
@@ -165,15 +171,18 @@ def _draw(
     generator: Generator | None, clamps: Clamps | None = None,
 ) -> None:  # fmt: skip
     """Draw layers at all levels, given the fields that the target makes of the other layers."""
-    drawn: dict[int, list[Tensor]] = {i: [] for i in fields}
-    parts = {i: f.chunk(len(betas)) for i, f in fields.items()}
-    for k, beta in enumerate(betas):
-        now = path.at(beta)
-        for i, part in parts.items():
-            s = now.layers[i].sample(part[k] * beta, generator)
-            drawn[i].append(clamps[i].apply(s) if clamps and i in clamps else s)
-    for i, pieces in drawn.items():
-        rows[i] = torch.cat(pieces)
+    for i, f in fields.items():
+        parts, change = f.unflatten(0, (len(betas), -1)), path.shift(i)
+        if change is None:
+            pairs = zip(betas, parts, strict=True)
+            drawn = torch.stack([path.at(b).layers[i].sample(b * p, generator) for b, p in pairs])
+        else:
+            at = torch.tensor(betas, dtype=change.dtype, device=change.device)[:, None]
+            moved = torch.addcmul(((1 - at) * change)[:, None], at[:, None], parts)
+            drawn = path.target.layers[i].sample(moved, generator)
+        if clamps and i in clamps:
+            drawn = clamps[i].apply(drawn)
+        rows[i] = drawn.flatten(0, 1)
 
 
 def _state(
