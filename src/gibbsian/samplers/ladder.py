@@ -13,7 +13,7 @@ from gibbsian.samplers.annealed import anneal
 
 # Acceptance of a swap that levels are placed for, and chains and temperatures of the pilot run.
 ACCEPTANCE = 0.3
-_CHAINS, _TEMPERATURES = 100, 200
+_CHAINS, _TEMPERATURES = 100, 100
 
 
 def place(path: BaseRatePath, levels: int | None, generator: Generator | None) -> list[float]:
