@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from evaluator_machines import MACHINES, rows, truth
+from scipy.signal import lfilter
 from torch import Generator
 
 from gibbsian import evaluators, models
@@ -25,8 +26,8 @@ def _energy(x, machine):
 def _normal(shape, machine, generator, memory: float = 0.0):
     """Draws of N(m, 1/γ), in chains of autocorrelation `memory` along the first axis."""
     z = torch.randn(shape, generator=generator).double()
-    for t in range(1, len(z)):
-        z[t] = memory * z[t - 1] + math.sqrt(1 - memory**2) * z[t]
+    z[1:] *= math.sqrt(1 - memory**2)
+    z = torch.from_numpy(lfilter([1.0], [1.0, -memory], z.numpy(), axis=0))
     return machine[0] + z / math.sqrt(machine[1])
 
 
@@ -73,6 +74,7 @@ def test_an_error_that_ignores_correlation_would_be_too_small():
 def test_machines_without_overlap_have_a_solution():
     found = bar(torch.tensor([5000.0, 5001.0]), torch.tensor([3000.0, 3001.0]))
     assert found.log_ratio == pytest.approx(-1000, abs=2)
+    assert found.standard_error > 1
 
 
 def test_machines_that_are_the_same_have_none_to_bridge():
@@ -89,7 +91,7 @@ def test_impossible_energies_are_refused(w):
 
 NAMES = [
     "bernoulli-bernoulli", "spin-bernoulli", "softmax-bernoulli", "binomial-spin",
-    "gaussian-bernoulli", "relu-bernoulli", "mixed-bernoulli", "three layers", "four layers",
+    "gaussian-bernoulli", "mixed-bernoulli", "three layers",
 ]  # fmt: skip
 
 
@@ -97,9 +99,9 @@ NAMES = [
 def test_log_z_of_a_ladder_is_the_listed_one(name):
     machine = MACHINES[name]
     base = reference(machine, rows(machine, 100))
-    found = ladder_log_z(machine, base, 60, [0, 0.2, 0.5, 1.0], 120, generator=1, burn=20)
+    found = ladder_log_z(machine, base, 60, [0, 0.3, 1.0], 60, generator=1, burn=15)
     assert abs(found.log_z - truth(name).log_z) < 4.5 * found.standard_error + 1e-4
-    assert found.standard_error < 0.1
+    assert found.standard_error < 0.15
     assert found.doubt is None and found.round_trips > 60
     assert found.samples.shape == (60, machine.sizes[0])
     assert float(found.rungs.sum()) == pytest.approx(found.log_z - _log_z0(base), abs=1e-6)
@@ -113,14 +115,14 @@ def test_the_stated_error_is_that_of_repetitions():
     name = "bernoulli-bernoulli"
     machine = MACHINES[name]
     base = reference(machine, rows(machine, 100))
-    found = [ladder_log_z(machine, base, 30, [0, 0.5, 1.0], 60, s, burn=15) for s in range(20)]
+    found = [ladder_log_z(machine, base, 30, [0, 0.5, 1.0], 30, s, burn=8) for s in range(14)]
     scores = torch.tensor([(f.log_z - truth(name).log_z) / f.standard_error for f in found])
-    assert abs(float(scores.mean())) < 4 / math.sqrt(20)
-    assert 0.55 < float(scores.std()) < 1.7
+    assert abs(float(scores.mean())) < 4 / math.sqrt(14)
+    assert 0.5 < float(scores.std()) < 1.8
 
 
 def test_reverse_ais_starts_from_the_top_level():
-    """Two valleys: chains from noise would do as well, chains from one of them would not."""
+    """Two valleys: chains from the lighter one alone would give a wrong answer."""
     machine = models.rbm(Spin(8), Spin(6))
     with torch.no_grad():
         machine.joints[0].weight.fill_(0.9)
@@ -133,7 +135,7 @@ def test_reverse_ais_starts_from_the_top_level():
     back = reverse_ais(machine, base, found.state, 200, generator=1)
     assert back.log_z == pytest.approx(exact, abs=5 * back.standard_error + 0.02)
     stuck = reverse_ais(machine, base, -torch.ones(100, 8), 200, generator=1)
-    assert stuck.log_z > back.log_z + 0.5
+    assert abs(stuck.log_z - exact) > 0.5
 
 
 def test_a_ladder_with_too_few_levels_is_doubted():

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
+from torch.nn.functional import logsigmoid
 
 from gibbsian.arguments import whole
 from gibbsian.errors import GibbsianError
@@ -147,7 +148,7 @@ def bar(
     picks = [_replicates(len(p), seeded) for p in parts]
     value = picks[0] @ parts[0] - picks[1] @ parts[1]
     slope = picks[0] @ slopes[0] + picks[1] @ slopes[1]
-    return Bridge(-d, float((value / slope).std()))
+    return Bridge(-d, _spread(value[None], slope[None]))
 
 
 def ladder_log_z(
@@ -231,8 +232,8 @@ def _rungs(gains: Float[Tensor, "draws rungs two chains"]) -> tuple[Tensor, floa
         values.append(_blocks(g0 - g1).sum(dim=0))
         slopes.append(_blocks(g0 * (1 - g0) + g1 * (1 - g1)).sum(dim=0))
     picks = _replicates(len(values[0]), Generator().manual_seed(0))
-    moved = (torch.stack(values) @ picks.T) / (torch.stack(slopes) @ picks.T)
-    return torch.tensor(found, dtype=torch.float64), float(moved.sum(dim=0).std())
+    error = _spread(torch.stack(values) @ picks.T, torch.stack(slopes) @ picks.T)
+    return torch.tensor(found, dtype=torch.float64), error
 
 
 def _columns(w: Tensor) -> Float[Tensor, "draws chains"]:
@@ -250,18 +251,24 @@ def _share(w: Sequence[Tensor]) -> float:
 
 
 def _solve(w0: Tensor, w1: Tensor) -> float:
-    """Return d of Σ σ(d − M − w0) = Σ σ(M − w1 − d), whose difference of sides rises with d."""
+    """Return d of Σ σ(d − M − w0) = Σ σ(M − w1 − d), by bisection on the logarithms of both sides."""
     m = math.log(w0.numel() / w1.numel())
-    # One side is nothing at either end, so the solution lies between.
-    low = min(float(w0.min()) + m, m - float(w1.max())) - 50
-    high = max(float(w0.max()) + m, m - float(w1.min())) + 50
-    for _ in range(200):
+    # Beyond these ends the left side is less, or more, than the right one, term by term.
+    ends = [float(f) for f in (w0.min() + m, w0.max() + m, m - w1.min(), m - w1.max())]
+    low, high = min(ends) - abs(m) - 1, max(ends) + abs(m) + 1
+    while high - low > 1e-10 * (1 + abs(low) + abs(high)):
         d = (low + high) / 2
-        if not low < d < high:
-            break
-        sides = torch.sigmoid(d - m - w0).sum() - torch.sigmoid(m - w1 - d).sum()
-        low, high = (low, d) if float(sides) > 0 else (d, high)
+        left, right = logsigmoid(d - m - w0), logsigmoid(m - w1 - d)
+        more = left.flatten().logsumexp(0) > right.flatten().logsumexp(0)
+        low, high = (low, d) if more else (d, high)
     return (low + high) / 2
+
+
+def _spread(values: Tensor, slopes: Tensor) -> float:
+    """Return the standard deviation of Newton steps of the replicates, summed over rungs."""
+    moved = values / slopes
+    # Without any overlap the equation is flat, and nothing bounds its solution.
+    return float(moved.sum(dim=0).std()) if bool(slopes.all()) else math.inf
 
 
 def _blocks(t: Float[Tensor, "draws chains"]) -> Float[Tensor, "inside blocks"]:
