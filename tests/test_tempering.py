@@ -18,6 +18,7 @@ from gibbsian.samplers.tempering import levels_of
 from gibbsian.testing.agreement import Agreement
 from gibbsian.testing.samplers import compare_states
 from gibbsian.units import Bernoulli, Gaussian, Softmax, Spin
+from gibbsian.units import base as unit
 
 BETAS = [0.0, 0.3, 0.7, 1.0]
 
@@ -320,6 +321,20 @@ class StopAt(Callback):
     def on_update(self, trainer):
         if trainer.step == 12:
             raise KeyError
+
+
+def test_means_belong_to_the_state_at_the_top():
+    machine = MACHINES["gaussian"]()
+    found = sample(machine, 20, 10, sampler=Tempering(_reference(machine), BETAS))
+    with torch.no_grad():
+        truth = unit.mean(machine.layers[0], machine.field(0, found.state.layers))
+    assert torch.equal(found.means, truth)
+
+
+def test_products_in_bfloat16():
+    machine = models.rbm(6, 4)
+    found = sample(machine, 20, 10, sampler=Tempering(_rows(), 3), precision="bf16")
+    assert found.samples.dtype == torch.float32 and found.samples.shape == (20, 6)
 
 
 def _rows() -> torch.Tensor:

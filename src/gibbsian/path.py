@@ -171,6 +171,11 @@ class BaseRatePath:
         after = self.at(high).layers[layer].log_partition(high * f).sum(dim=-1, dtype=wide)
         return after - self.at(low).layers[layer].log_partition(low * f).sum(dim=-1, dtype=wide)
 
+    def fields(self, parity: int, state: Sequence[Tensor]) -> dict[int, Tensor]:
+        """Return the target's fields on the layers of one parity, in the dtype of its parameters."""
+        full = next(self.target.parameters()).dtype  # products may be in a narrower one
+        return {i: f.to(full) for i, f in self.target.fields(parity, state).items()}
+
     def shift(self, layer: int) -> Float[Tensor, " n"] | None:
         """Return how much the biases of a layer change from the target to the start, where nothing else does.
 

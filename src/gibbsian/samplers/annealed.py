@@ -6,10 +6,9 @@ import torch
 from torch import Generator, Tensor
 
 from gibbsian.arguments import whole
-from gibbsian.errors import GibbsianError
 from gibbsian.machine import BoltzmannMachine, Clamps
 from gibbsian.path import BaseRatePath, check_levels, check_start
-from gibbsian.samplers.base import ChainState, Samples, as_generator
+from gibbsian.samplers.base import ChainState, Samples, as_generator, check_proper
 from gibbsian.samplers.gibbs import draw
 from gibbsian.units import base as unit
 
@@ -50,8 +49,9 @@ def annealed(
     Raises
     ------
     GibbsianError
-        If a setting is impossible or the reference does not fit.
+        If a setting is impossible, the reference does not fit, or the machine has no finite Z.
     """
+    check_proper(machine)
     check_start(machine, reference)
     n, generator = whole(n, "The number of samples"), as_generator(generator, machine)
     betas = _betas(temperatures)
@@ -83,13 +83,13 @@ def anneal(
     layers = list(path.draw(chains, generator))
     for i, clamp in (clamps or {}).items():
         layers[i] = clamp.apply(layers[i])
-    fields = path.target.fields(1, layers)
+    fields = path.fields(1, layers)
     for k, beta in enumerate(betas):
         for _ in range(sweeps if k else 0):
             now = path.at(beta)
             draw(now, layers, 1, generator, clamps, {i: beta * f for i, f in fields.items()})
             draw(now, layers, 0, generator, clamps)
-            fields = path.target.fields(1, layers)
+            fields = path.fields(1, layers)
         if visit is not None:
             visit(k, layers, fields)
     return layers
@@ -99,6 +99,4 @@ def _betas(temperatures: int | Sequence[float]) -> list[float]:
     if not isinstance(temperatures, int):
         return check_levels(temperatures)
     steps = whole(temperatures, "The number of temperatures")
-    if steps < 1:
-        raise GibbsianError(f"Annealing needs at least one temperature, not {temperatures}.")
     return [k / steps for k in range(steps + 1)]

@@ -64,6 +64,9 @@ class Tempering(Sampler):
     it was at the bottom last, −1 where at the top after that, 0 where it has not been at the bottom.
     """
 
+    # What stands at the top may have come there by a swap.
+    draws_visible = False
+
     def __init__(
         self,
         reference: BoltzmannMachine | Float[Tensor, "rows n"] | Any,
@@ -113,8 +116,8 @@ class Tempering(Sampler):
         betas, path = state.extra["betas"].tolist(), self._path(machine)
         rows = levels_of(state)
         for turn in range(self.sweeps):
-            _draw(path, betas, rows, machine.fields(0, rows), generator, clamps)
-            fields = machine.fields(1, rows)
+            _draw(path, betas, rows, path.fields(0, rows), generator, clamps)
+            fields = path.fields(1, rows)
             if turn < self.sweeps - 1:
                 _draw(path, betas, rows, fields, generator)
         # The odd layers are summed out in the swaps, and drawn at the level where their row ends up.
