@@ -13,7 +13,7 @@ from gibbsian.callbacks import Callback
 from gibbsian.errors import DataError, GibbsianError
 from gibbsian.machine import Clamp
 from gibbsian.path import BaseRatePath, reference
-from gibbsian.samplers import Gibbs, Tempering, annealed, ladder, run, sample, tempering
+from gibbsian.samplers import Gibbs, Tempering, annealed, ladder, run, sample
 from gibbsian.samplers.tempering import levels_of
 from gibbsian.testing.agreement import Agreement
 from gibbsian.testing.samplers import compare_states
@@ -43,7 +43,7 @@ def _reference(machine, seed: int = 0):
     return base
 
 
-def _strong(seed: int = 0):
+def _strong():
     """A spin machine with two deep valleys that Gibbs does not leave, at m and −m, of unequal weight."""
     machine = models.rbm(Spin(8), Spin(6)).double()
     with torch.no_grad():
@@ -58,7 +58,7 @@ def _strong(seed: int = 0):
 @pytest.mark.parametrize("name", MACHINES)
 def test_the_top_level_is_the_machine(name):
     machine = MACHINES[name]()
-    testing.check_sampler(Tempering(_reference(machine), BETAS), machine, chains=4000, steps=15)
+    testing.check_sampler(Tempering(_reference(machine), BETAS), machine, chains=3000, steps=12)
 
 
 @pytest.mark.parametrize("name", ["bernoulli", "gaussian", "softmax", "three layers"])
@@ -127,7 +127,7 @@ def test_wrong_swaps_are_found(name, wrong):
     machine = MACHINES[name]()
     path = BaseRatePath(_reference(machine), machine)
     with pytest.raises(AssertionError):
-        testing.check_distribution(wrong(path.start, BETAS), machine, chains=4000, steps=15)
+        testing.check_distribution(wrong(path.start, BETAS), machine, chains=3000, steps=12)
 
 
 def test_swaps_are_accepted_as_often_as_the_levels_overlap():
@@ -158,7 +158,7 @@ def test_more_sweeps_single_precision_and_two_levels():
 def test_data_rows_stand_for_the_reference():
     machine = MACHINES["gaussian"]()
     x = torch.randn(200, machine.sizes[0], generator=Generator().manual_seed(0)).double()
-    testing.check_sampler(Tempering(x.numpy(), BETAS), machine, chains=4000, steps=15)
+    testing.check_sampler(Tempering(x.numpy(), BETAS), machine, chains=3000, steps=12)
 
 
 # Held units.
@@ -172,7 +172,7 @@ def test_held_visible_units(name):
     mask[:width] = True
     value = machine.layers[0].domain.noise(1, Generator().manual_seed(5))[0].double()
     sampler = Tempering(_reference(machine), BETAS)
-    testing.check_sampler(sampler, machine, clamps={0: Clamp(mask, value)}, chains=4000, steps=15)
+    testing.check_sampler(sampler, machine, clamps={0: Clamp(mask, value)}, chains=3000, steps=12)
 
 
 def test_each_chain_holds_its_own_values():
@@ -199,7 +199,7 @@ def test_held_odd_layers_are_refused():
 def test_tempering_crosses_where_gibbs_does_not():
     machine = _strong()
     x = machine.layers[0].domain.noise(500, Generator().manual_seed(0)).double()
-    steps, chains = 150, 60
+    steps, chains = 100, 60
     flips, up = {}, 0.0
     for sampler in (Gibbs(), Tempering(x)):
         generator = Generator().manual_seed(2)
@@ -217,7 +217,7 @@ def test_tempering_crosses_where_gibbs_does_not():
     truth = table.probabilities
     total = float(truth[table.states[0].sum(1) > 0].sum())
     assert up == pytest.approx(total, abs=0.05)
-    assert float(info.diagnostics["round_trips"].double().mean()) > 2
+    assert float(info.diagnostics["round_trips"].double().mean()) > 1
 
 
 def test_round_trips_are_those_of_the_replicas():
@@ -227,7 +227,7 @@ def test_round_trips_are_those_of_the_replicas():
     generator = Generator().manual_seed(0)
     state = sampler.init(machine, torch.ones(4, 8).double(), generator)
     seen = [state.extra["replica"]]
-    state, info = run(sampler, machine, state, 150, generator,
+    state, info = run(sampler, machine, state, 80, generator,
                       visit=lambda i, s, _: seen.append(s.extra["replica"]))  # fmt: skip
     for c in range(4):
         trips = 0
@@ -258,7 +258,7 @@ def test_levels_are_placed_for_the_acceptance_asked_for():
         generator,
         visit=lambda i, s, info: told.append(info.diagnostics),
     )
-    rates = torch.stack([d["acceptance"] for d in told[20:]]).mean(dim=0)
+    rates = torch.stack([d["acceptance"] for d in told[10:]]).mean(dim=0)
     assert len(rates) > 3
     assert float(rates.min()) > 0.15 and float(rates.max()) < 0.55
     asked = Tempering(x, 12).init(machine, x[:5], generator).extra["betas"]
@@ -414,8 +414,7 @@ def test_impossible_annealing_is_refused(temperatures, words):
         annealed(machine, _reference(machine), 5, temperatures)
 
 
-def test_the_module_holds_no_product_of_its_own():
-    """One product up and one down serve all levels."""
+def test_a_step_makes_one_product_up_and_one_down():
     machine = MACHINES["bernoulli"]()
     sampler = Tempering(_reference(machine), BETAS)
     generator = Generator().manual_seed(0)
@@ -425,5 +424,5 @@ def test_the_module_holds_no_product_of_its_own():
     up, down = joint.up, joint.down
     joint.up = lambda a, w=None: (calls.append(("up", len(a))), up(a, w))[1]
     joint.down = lambda a, w=None: (calls.append(("down", len(a))), down(a, w))[1]
-    tempering.Tempering.step(sampler, machine, state, generator)
+    sampler.step(machine, state, generator)
     assert calls == [("down", 20), ("up", 20)]

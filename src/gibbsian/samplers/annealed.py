@@ -88,7 +88,8 @@ def anneal(
         for _ in range(sweeps if k else 0):
             now = path.at(beta)
             draw(now, layers, 1, generator, clamps, {i: beta * f for i, f in fields.items()})
-            draw(now, layers, 0, generator, clamps)
+            below = path.fields(0, layers)
+            draw(now, layers, 0, generator, clamps, {i: beta * f for i, f in below.items()})
             fields = path.fields(1, layers)
         if visit is not None:
             visit(k, layers, fields)
