@@ -309,6 +309,24 @@ def test_samples_are_states_and_means_are_not(run) -> None:
     assert len(np.unique(arrays["means"])) > 2
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--sampler", "tempering", "--levels", 3, "--start", "test"), "after 4 steps from test"),
+        (("--sampler", "tempering"), "after 4 steps from noise"),
+        (("--sampler", "annealed"), "annealed over 4 temperatures"),
+    ],
+)
+def test_other_samplers_by_name(run, words, told) -> None:
+    found = works("sample", run, "-n", 7, "--steps", 4, *words)
+    assert f"Wrote 7 samples {told} to" in found.out
+    arrays = np.load("samples.npz")
+    assert arrays["samples"].shape == arrays["means"].shape == (7, 64)
+    assert set(np.unique(arrays["samples"])) == {0, 1}
+    works("sample", run, "-n", 7, "--steps", 4, *words)
+    assert (np.load("samples.npz")["samples"] == arrays["samples"]).all()
+
+
 def test_pictures_and_films(run) -> None:
     works("sample", run, "-n", 6, "--steps", 200, "--start", "test", "--out", "new/walk.gif")
     film = Image.open("new/walk.gif")

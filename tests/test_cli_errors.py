@@ -202,6 +202,13 @@ sample run --checkpoint 7                               | steps there are
 sample run --checkpoint first                           | 'latest'
 sample run --checkpoint -4                              | 'latest'
 sample run --start nois                                 | noise, reference, data, test
+sample run --sampler temper                             | gibbs, tempering, annealed, not 'temper'
+sample run --sampler tempering --levels 1               | --levels
+sample run --levels 5                                   | --levels belongs to --sampler tempering
+sample run --sampler annealed --start data              | leave --start out
+sample run --sampler annealed --steps 0                 | at least one temperature
+sample run --sampler annealed --precision bf16          | leave --precision out
+sample run --sampler annealed --out x.gif               | pass many
 sample run --out x.jpg                                  | .npz or .png or .gif
 sample run --out folder                                 | .npz or .png or .gif
 sample run --out bits.npy/x.png                         | cannot be made

@@ -2,14 +2,16 @@
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gibbsian import units as families
 from gibbsian.connections import Scaled
-from gibbsian.errors import DataError
+from gibbsian.errors import DataError, GibbsianError
 from gibbsian.machine import BoltzmannMachine, State
 from gibbsian.units import base as unit
 from gibbsian.units.base import Units
@@ -97,21 +99,24 @@ class BaseRatePath:
 
     def __init__(self, start: BoltzmannMachine, target: BoltzmannMachine) -> None:
         self.start, self.target = start, target
-        layers = copy.deepcopy(target.layers)
-        self._naturals = [
-            (unit.natural(u0), unit.natural(u1))
-            for u0, u1 in zip(start.layers, target.layers, strict=True)
-        ]
         self._scaled = [Scaled(c, 1.0) for c in target.joints]
-        self._moving = BoltzmannMachine(layers, self._scaled)
-        self._ends = [
-            (p, e0, e1, unit.is_log(k))
-            for u, u0, u1 in zip(layers, start.layers, target.layers, strict=True)
-            for (k, p), e0, e1 in zip(
-                u.named_parameters(), _naturals(u0), _naturals(u1), strict=True
+        self._moving = BoltzmannMachine(copy.deepcopy(target.layers), self._scaled)
+        self.refresh()
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Take the parameters of both ends as they are now."""
+        ends = list(zip(self.start.layers, self.target.layers, strict=True))
+        self._naturals = [(unit.natural(u0), unit.natural(u1)) for u0, u1 in ends]
+        self._ends = []
+        for u, (u0, u1) in zip(self._moving.layers, ends, strict=True):
+            named = zip(
+                u.named_parameters(), u1.parameters(), _naturals(u0), _naturals(u1), strict=True
             )
-            if not torch.equal(e0, e1)
-        ]
+            for (k, p), now, e0, e1 in named:
+                p.copy_(now)
+                if not torch.equal(e0, e1):
+                    self._ends.append((p, e0, e1, unit.is_log(k)))
 
     def at(self, beta: float) -> BoltzmannMachine:
         """Return the machine at β in [0, 1]: one object, which moves with each call."""
@@ -166,6 +171,24 @@ class BaseRatePath:
         after = self.at(high).layers[layer].log_partition(high * f).sum(dim=-1, dtype=wide)
         return after - self.at(low).layers[layer].log_partition(low * f).sum(dim=-1, dtype=wide)
 
+    def fields(self, parity: int, state: Sequence[Tensor]) -> dict[int, Tensor]:
+        """Return the target's fields on the layers of one parity, in the dtype of its parameters."""
+        full = next(self.target.parameters()).dtype  # products may be in a narrower one
+        return {i: f.to(full) for i, f in self.target.fields(parity, state).items()}
+
+    def shift(self, layer: int) -> Float[Tensor, " n"] | None:
+        """Return how much the biases of a layer change from the target to the start, where nothing else does.
+
+        At β the layer then is the target's in the field β f + (1 − β) shift, so that one draw serves
+        all β. None where other parameters change.
+        """
+        moved = self._moved(layer)
+        if any(k.rpartition(".")[2] != "bias" for k in moved):
+            return None
+        start, target = self._naturals[layer]
+        changes = [start[k] - target[k] for k in target if k.rpartition(".")[2] == "bias"]
+        return torch.cat(changes).detach()
+
     def log_z0(self) -> float:
         """Return the log partition function of the start, exactly: Σ_l Γ_l(0)."""
         with torch.no_grad():
@@ -177,6 +200,41 @@ class BaseRatePath:
         like = [_row(u) for u in self.start.layers]
         pairs = zip(self.start.layers, like, strict=True)
         return tuple(u.sample(r.new_zeros(chains, u.size), generator) for u, r in pairs)
+
+
+def check_start(machine: BoltzmannMachine, reference: BoltzmannMachine) -> None:
+    """Raise a `GibbsianError` unless a path leads from the reference to the machine."""
+    if [families.spec(u) for u in reference.layers] != [families.spec(u) for u in machine.layers]:
+        raise GibbsianError(
+            f"The reference machine has layers of {reference.sizes} units and the machine of "
+            f"{machine.sizes}, or their units differ; build it with gibbsian.path.reference."
+        )
+    if any(bool(c.weight.any()) for c in reference.joints):
+        raise GibbsianError(
+            "The reference machine has couplings, so it cannot be sampled exactly; build it with "
+            "gibbsian.path.reference."
+        )
+
+
+def check_levels(betas: Sequence[float] | Tensor) -> list[float]:
+    """Return β_0 = 0 … β_K = 1 as a list of floats.
+
+    Raises
+    ------
+    GibbsianError
+        If they do not rise from 0 to 1.
+    """
+    try:
+        values = [float(b) for b in betas]
+    except (TypeError, ValueError):
+        values = []
+    rising = all(a < b for a, b in pairwise(values))
+    if len(values) < 2 or values[0] != 0 or values[-1] != 1 or not rising:
+        raise GibbsianError(
+            "The levels of a path are numbers that rise from exactly 0 to exactly 1, such as "
+            f"[0, 0.5, 1], and {betas!r:.60} are not."
+        )
+    return values
 
 
 def _row(units: Units) -> Tensor:

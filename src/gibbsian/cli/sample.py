@@ -22,8 +22,11 @@ gibbsian sample runs/digits -n 64 --steps 10000 --out samples.png
 
 gibbsian sample runs/digits --start test --steps 1000 --out walk.gif
 
+gibbsian sample runs/digits --sampler tempering --steps 500
+
 gibbsian sample runs/digits -n 1000 --checkpoint 2000 --out samples.npz"""
 
+_SAMPLERS = ("gibbs", "tempering", "annealed")
 _STARTS = ("noise", "reference", "data", "test")
 _FRAMES = 60
 _ROWS = 10_000
@@ -32,7 +35,13 @@ _ROWS = 10_000
 def command(
     path: opt.RunPath,
     n: Annotated[int, typer.Option("-n", help="Number of chains, one sample each.", min=1)] = 64,
-    steps: Annotated[int, typer.Option(help="Gibbs steps.", min=0)] = 1000,
+    steps: Annotated[
+        int, typer.Option(help="Steps of the sampler; temperatures, when annealed.", min=0)
+    ] = 1000,
+    sampler: Annotated[str, typer.Option(help="gibbs, tempering or annealed.")] = "gibbs",
+    levels: Annotated[
+        int | None, typer.Option(help="Levels of tempering; as many as needed unless given.", min=2)
+    ] = None,
     start: Annotated[str, typer.Option(help="noise, reference, data or test.")] = "noise",
     means: Annotated[
         bool, typer.Option("--means", help="Draw conditional means in pictures, not samples.")
@@ -43,33 +52,76 @@ def command(
     precision: opt.Precision = "fp32",
     out: Annotated[Path, typer.Option(help="A .npz, .png or .gif file.")] = Path("samples.npz"),
 ) -> None:
-    """Sample from a run's machine by block Gibbs chains.
+    """Sample from a run's machine by block Gibbs chains, tempering or annealing.
 
     Chains from noise know nothing of the data; reference starts at independent units fitted to the
-    data, data and test at training and test rows. An .npz file holds samples, their conditional
-    means, and samples in the data's own columns as "original".
+    data, data and test at training and test rows. Tempering and annealing climb to the machine from
+    independent units fitted to the training rows. An .npz file holds samples, their conditional means,
+    and samples in the data's own columns as "original".
     """
-    from gibbsian import samplers
     from gibbsian.trained import load
 
-    if start not in _STARTS:
-        raise GibbsianError(f"--start takes {', '.join(_STARTS)}, not {start!r}.")
+    _check(sampler, levels, start, steps, precision, out)
     opt.output_file(out, ".npz", ".png", ".gif")
     kind = out.suffix.lower()
     trained = load(path, checkpoint, device)
     record = _frames(steps) if kind == ".gif" else []
-    opt.check_memory(trained.machine, n, "-n", len(record))
+    opt.check_memory(trained.machine, n * (levels or 1), "-n", len(record))
     if kind != ".npz" and trained.data.image_shape is None:
         raise GibbsianError("The data are no images, so there is no picture; write a .npz file.")
-    found = samplers.sample(
-        trained.machine, n, steps, start="data" if start == "test" else start, generator=seed,
-        data=_rows(trained, start, seed), record=record, precision=precision,
-    )  # fmt: skip
+    found = _found(trained, n, steps, sampler, levels, start, seed, record, precision)
     if kind == ".npz":
         _save(trained, found, out)
     else:
         _draw(trained, found, out, means)
-    typer.echo(f"Wrote {n} samples after {steps} steps from {start} to {out}.")
+    way = "annealed over" if sampler == "annealed" else "after"
+    begin = f"{steps} temperatures" if sampler == "annealed" else f"{steps} steps from {start}"
+    typer.echo(f"Wrote {n} samples {way} {begin} to {out}.")
+
+
+def _check(
+    sampler: str, levels: int | None, start: str, steps: int, precision: str, out: Path
+) -> None:
+    """Refuse names that are none, and options that do not go together."""
+    if start not in _STARTS:
+        raise GibbsianError(f"--start takes {', '.join(_STARTS)}, not {start!r}.")
+    if sampler not in _SAMPLERS:
+        raise GibbsianError(f"--sampler takes {', '.join(_SAMPLERS)}, not {sampler!r}.")
+    if levels is not None and sampler != "tempering":
+        raise GibbsianError(
+            "--levels belongs to --sampler tempering; leave it out or name that one."
+        )
+    if sampler != "annealed":
+        return
+    if start != "noise":
+        raise GibbsianError(
+            "Annealed chains start from the reference at the first temperature; leave --start out."
+        )
+    if precision != "fp32":
+        raise GibbsianError("Annealing is done in fp32; leave --precision out.")
+    if out.suffix.lower() == ".gif":
+        raise GibbsianError(
+            "A film shows chains of one machine, and annealed chains pass many; write a .png file."
+        )
+    if steps < 1:
+        raise GibbsianError("Annealing needs at least one temperature; give --steps 1000, say.")
+
+
+def _found(
+    trained: "Trained", n: int, steps: int, sampler: str, levels: int | None, start: str,
+    seed: int, record: list[int], precision: str,
+) -> "Samples":  # fmt: skip
+    """Sample in the way that was asked for."""
+    from gibbsian import samplers
+
+    machine = trained.machine
+    if sampler == "annealed":
+        return samplers.annealed(machine, trained.reference, n, steps, seed)
+    kernel = samplers.Tempering(trained.reference, levels) if sampler == "tempering" else None
+    return samplers.sample(
+        machine, n, steps, start="data" if start == "test" else start, generator=seed, sampler=kernel,
+        data=_rows(trained, start, seed), record=record, precision=precision,
+    )  # fmt: skip
 
 
 def _frames(steps: int) -> list[int]:

@@ -1,5 +1,6 @@
 """Samplers are kernels: `init` makes a visible state, `step` moves it; one algorithm a file."""
 
+from gibbsian.samplers.annealed import annealed
 from gibbsian.samplers.base import (
     STARTS,
     ChainState,
@@ -11,5 +12,9 @@ from gibbsian.samplers.base import (
     start,
 )
 from gibbsian.samplers.gibbs import Gibbs
+from gibbsian.samplers.tempering import Tempering
 
-__all__ = ["STARTS", "ChainState", "Gibbs", "Info", "Sampler", "Samples", "run", "sample", "start"]
+__all__ = [
+    "STARTS", "ChainState", "Gibbs", "Info", "Sampler", "Samples", "Tempering", "annealed", "run",
+    "sample", "start",
+]  # fmt: skip

@@ -54,10 +54,14 @@ class Sampler(ABC):
         ``beside(machine, state, data, generator)`` makes one step, and forms the fields on the odd layers for
         the full states `data` as well, in the same products. It returns the chains, the even layers of both
         stacked (the data's rows first), and the fields for them; None where it does not apply.
+    draws_visible : bool
+        Whether a step draws the visible layer from the field of the state before, whose conditional means
+        then belong to it. Where it does not, `sample` takes the means from the state after the step.
     """
 
     leap: Callable[..., tuple[ChainState, Info] | None] | None = None
     beside: Callable[..., tuple[ChainState, State, dict[int, Tensor]] | None] | None = None
+    draws_visible = True
 
     @abstractmethod
     def init(
@@ -257,6 +261,8 @@ def sample(
         means = unit.mean(machine.layers[0], machine.field(0, _wide(state, begin).layers))
         if steps > 0:
             state, _ = sampler.step(walker, state, generator, clamps)
+            if not sampler.draws_visible:
+                means = unit.mean(machine.layers[0], machine.field(0, _wide(state, begin).layers))
             if steps in record:
                 kept[steps] = state.layers[0].to(begin, copy=True)
     if clamps and 0 in clamps:
@@ -295,13 +301,18 @@ def _check_request(machine: BoltzmannMachine, steps: int, record: Sequence[int])
     steps = whole(steps, "The number of steps", 0)
     if any(whole(i, "A recorded step", 0) > steps for i in record):
         raise GibbsianError(f"Recorded steps lie from 0 to {steps}, not at {max(record)}.")
+    check_proper(machine)
+    return steps
+
+
+def check_proper(machine: BoltzmannMachine) -> None:
+    """Raise a `GibbsianError` if the machine has no distribution for chains to reach."""
     norm = machine.coupling_norm()
     if not norm < 1:
         raise GibbsianError(
             f"This machine has no finite partition function (coupling norm {norm:.3g}, must be "
             "below 1), so its chains diverge; train it with gibbsian, which keeps it proper."
         )
-    return steps
 
 
 def _clamps(

@@ -1,0 +1,295 @@
+"""Bridges: log Z along a ladder of levels, by Bennett's acceptance ratio on each rung."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+from torch.nn.functional import logsigmoid
+
+from gibbsian.arguments import whole
+from gibbsian.errors import GibbsianError
+from gibbsian.evaluators.annealing import check_ends
+from gibbsian.machine import BoltzmannMachine, State
+from gibbsian.path import BaseRatePath
+from gibbsian.samplers import ChainState, Info, Tempering, run
+from gibbsian.samplers.base import as_generator
+
+_Z95 = 1.959964
+
+# Blocks of draws that errors are resampled from, replicates of them, and draws kept of each rung.
+_BLOCKS, _REPLICATES, _DRAWS = 50, 1000, 1000
+
+
+@dataclass(frozen=True)
+class Bridge:
+    """An estimate of log Z_1 − log Z_0 between two neighbours.
+
+    Attributes
+    ----------
+    log_ratio : float
+        log Z_1 − log Z_0, in nats.
+    standard_error : float
+        From a block bootstrap, so that it holds for correlated draws.
+    """
+
+    log_ratio: float
+    standard_error: float
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """What tempering says of log Z, and of itself.
+
+    Attributes
+    ----------
+    log_z, standard_error : float
+        The estimate in nats, and its error from a bootstrap over whole chains (or blocks of their draws).
+    low, high : float
+        95 % interval. It holds the scatter between chains only: a mode that no level found is missing.
+    betas : tuple of float
+        The levels.
+    rungs : Tensor (levels − 1,)
+        log Z_{i+1} − log Z_i, in float64.
+    acceptance : Tensor (levels − 1,)
+        Share of swaps that were accepted on each rung.
+    round_trips : int
+        How often a replica came from the bottom to the top and back, over all chains.
+    chains, steps : int
+        Chains of each level, and steps after the burn-in.
+    state : tuple of Tensor (chains, n)
+        States of the machine at the end, one tensor a layer: starts for `reverse_ais`.
+    """
+
+    log_z: float
+    standard_error: float
+    low: float
+    high: float
+    betas: tuple[float, ...]
+    rungs: Float[Tensor, " rungs"]
+    acceptance: Float[Tensor, " rungs"]
+    round_trips: int
+    chains: int
+    steps: int
+    state: State
+
+    @property
+    def samples(self) -> Float[Tensor, "chains visible"]:
+        """Visible states of the machine at the end, one a chain."""
+        return self.state[0]
+
+    @property
+    def doubt(self) -> str | None:
+        """Say in a sentence why not to believe the estimate; None where nothing speaks against it."""
+        worst = int(self.acceptance.argmin())
+        if float(self.acceptance[worst]) < 0.05:
+            return (
+                f"Only {float(self.acceptance[worst]):.1%} of the swaps between levels {worst} and "
+                f"{worst + 1} were accepted; give more levels."
+            )
+        if self.round_trips < self.chains:
+            return (
+                f"The {self.chains} chains made {self.round_trips} round trips of the ladder, fewer than "
+                "one each; give more steps."
+            )
+        return None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON, without the states."""
+        names = (
+            "log_z",
+            "standard_error",
+            "low",
+            "high",
+            "round_trips",
+            "chains",
+            "steps",
+            "doubt",
+        )
+        lists = {
+            "betas": list(self.betas), "acceptance": self.acceptance.tolist(), "rungs": self.rungs.tolist(),
+        }  # fmt: skip
+        return {k: getattr(self, k) for k in names} | lists
+
+
+def bar(
+    w0: Float[Tensor, "*draws0"],
+    w1: Float[Tensor, "*draws1"],
+    generator: Generator | int | None = None,
+) -> Bridge:
+    """Estimate log Z_1 − log Z_0 by Bennett's (1976) acceptance ratio.
+
+    With w0 = F_1(x_0) − F_0(x_0) at n_0 samples x_0 of machine 0, w1 = F_0(x_1) − F_1(x_1) at n_1 samples of
+    machine 1, and M = log(n_0/n_1), the log ratio is −d where Σ σ(d − M − w0) = Σ σ(M − w1 − d). With
+    independent samples it is the maximum-likelihood estimate (Shirts et al. 2003).
+
+    Parameters
+    ----------
+    w0, w1 : Tensor (draws,) or (draws, chains)
+        Reduced energies in nats, in the order of drawing; the draws of a chain may be correlated.
+    generator : torch.Generator or int
+        Of the bootstrap, or a seed; seed 0 unless given.
+
+    Raises
+    ------
+    GibbsianError
+        If there are fewer than two of either, or one is not a number.
+    """
+    both = [_columns(w) for w in (w0, w1)]
+    d = _solve(*both)
+    g = [torch.sigmoid(d - _share(both) - both[0]), torch.sigmoid(_share(both) - both[1] - d)]
+    seeded = _seeded(generator)
+    # One Newton step of the equation, from sums over blocks that are drawn anew with replacement.
+    parts = [_blocks(t).sum(dim=0) for t in g]
+    slopes = [_blocks(t * (1 - t)).sum(dim=0) for t in g]
+    picks = [_replicates(len(p), seeded) for p in parts]
+    value = picks[0] @ parts[0] - picks[1] @ parts[1]
+    slope = picks[0] @ slopes[0] + picks[1] @ slopes[1]
+    return Bridge(-d, _spread(value[None], slope[None]))
+
+
+def ladder_log_z(
+    machine: BoltzmannMachine,
+    reference: BoltzmannMachine,
+    chains: int = 100,
+    levels: int | Sequence[float] | None = None,
+    steps: int = 2000,
+    generator: Generator | int | None = None,
+    burn: int | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> Ladder:
+    """Estimate log Z by tempering and a bridge on each rung of its ladder.
+
+    log Z = log Z_0 + Σ_i (log Z_{i+1} − log Z_i), with `bar` on the reduced energies that the swaps compute
+    anyway. Unlike AIS it needs no rare chain to carry the weight; and the top level holds equilibrium
+    samples, from which reverse AIS may start.
+
+    Parameters
+    ----------
+    machine, reference : BoltzmannMachine
+        The machine, and the same with W = 0: see `gibbsian.path.reference`.
+    chains : int
+        Chains of each level, which are independent ladders.
+    levels : int or sequence of float, optional
+        See `gibbsian.samplers.Tempering`.
+    steps : int
+        Steps of the ladder after the burn-in.
+    generator : torch.Generator or int
+        Source of randomness, or a seed; seed 0 unless given.
+    burn : int, optional
+        Steps before anything is kept; a quarter of `steps` unless given.
+    progress : callable, optional
+        Called with the fraction done, about a hundred times.
+
+    Raises
+    ------
+    GibbsianError
+        If a setting is impossible, the reference does not fit, or log Z is infinite or not a number.
+    """
+    check_ends(machine, reference)
+    chains, steps = whole(chains, "The number of chains"), whole(steps, "The number of steps", 2)
+    burn = steps // 4 if burn is None else whole(burn, "The number of steps of the burn-in", 0)
+    generator = as_generator(generator, machine)
+    sampler = Tempering(reference, levels)
+    path = BaseRatePath(reference, machine)
+    state = sampler.init(machine, path.draw(chains, generator)[0], generator)
+    state, _ = run(sampler, machine, state, burn, generator)
+    before, thin = int(state.extra["round_trips"].sum()), math.ceil(steps / _DRAWS)
+    gains, acceptance = [], torch.zeros(len(state.extra["betas"]) - 1, dtype=torch.float64)
+
+    def visit(i: int, now: ChainState, info: Info) -> None:
+        acceptance.add_(info.diagnostics["acceptance"].to(acceptance), alpha=1 / steps)
+        if i % thin == 0:
+            gains.append(info.diagnostics["gains"].cpu())
+        if progress is not None and (i % max(1, steps // 100) == 0 or i == steps):
+            progress(i / steps)
+
+    state, _ = run(sampler, machine, state, steps, generator, visit=visit)
+    rungs, error = _rungs(torch.stack(gains).double())
+    value = path.log_z0() + float(rungs.sum())
+    return Ladder(
+        value, error, value - _Z95 * error, value + _Z95 * error,
+        tuple(state.extra["betas"].tolist()), rungs, acceptance,
+        int(state.extra["round_trips"].sum()) - before, chains, steps, state.layers,
+    )  # fmt: skip
+
+
+def _rungs(gains: Float[Tensor, "draws rungs two chains"]) -> tuple[Tensor, float]:
+    """Return the log ratio of each rung, and the standard error of their sum.
+
+    All rungs are resampled together, block by block: swaps correlate them.
+    """
+    found, values, slopes = [], [], []
+    for low, high in gains.permute(1, 2, 0, 3):
+        # gains are F_i − F_{i+1} at level i and at level i + 1
+        w0, w1 = -low, high
+        d = _solve(w0, w1)
+        g0, g1 = torch.sigmoid(d - w0), torch.sigmoid(-w1 - d)
+        found.append(-d)
+        values.append(_blocks(g0 - g1).sum(dim=0))
+        slopes.append(_blocks(g0 * (1 - g0) + g1 * (1 - g1)).sum(dim=0))
+    picks = _replicates(len(values[0]), Generator().manual_seed(0))
+    error = _spread(torch.stack(values) @ picks.T, torch.stack(slopes) @ picks.T)
+    return torch.tensor(found, dtype=torch.float64), error
+
+
+def _columns(w: Tensor) -> Float[Tensor, "draws chains"]:
+    w = w.double().cpu()
+    if w.ndim not in (1, 2) or w.shape[0] < 2 or not bool(torch.isfinite(w).all()):
+        raise GibbsianError(
+            "The acceptance ratio needs at least two finite reduced energies of either machine, as "
+            f"(draws,) or (draws, chains); these have shape {tuple(w.shape)}."
+        )
+    return w if w.ndim == 2 else w[:, None]
+
+
+def _share(w: Sequence[Tensor]) -> float:
+    return math.log(w[0].numel() / w[1].numel())
+
+
+def _solve(w0: Tensor, w1: Tensor) -> float:
+    """Return d of Σ σ(d − M − w0) = Σ σ(M − w1 − d), by bisection on the logarithms of both sides."""
+    m = math.log(w0.numel() / w1.numel())
+    # Beyond these ends the left side is less, or more, than the right one, term by term.
+    ends = [float(f) for f in (w0.min() + m, w0.max() + m, m - w1.min(), m - w1.max())]
+    low, high = min(ends) - abs(m) - 1, max(ends) + abs(m) + 1
+    while high - low > 1e-10 * (1 + abs(low) + abs(high)):
+        d = (low + high) / 2
+        left, right = logsigmoid(d - m - w0), logsigmoid(m - w1 - d)
+        more = left.flatten().logsumexp(0) > right.flatten().logsumexp(0)
+        low, high = (low, d) if more else (d, high)
+    return (low + high) / 2
+
+
+def _spread(values: Tensor, slopes: Tensor) -> float:
+    """Return the standard deviation of Newton steps of the replicates, summed over rungs."""
+    moved = values / slopes
+    # Without any overlap the equation is flat, and nothing bounds its solution.
+    return float(moved.sum(dim=0).std()) if bool(slopes.all()) else math.inf
+
+
+def _blocks(t: Float[Tensor, "draws chains"]) -> Float[Tensor, "inside blocks"]:
+    """Cut draws into blocks, each a whole chain where there are enough of them, else a stretch of one.
+
+    Draws that fill no block at the end are left out.
+    """
+    draws, chains = t.shape
+    parts = min(draws, 1 if chains >= _BLOCKS // 2 else math.ceil(_BLOCKS / chains))
+    inside = draws // parts
+    return t[: parts * inside].reshape(parts, inside, chains).transpose(0, 1).reshape(inside, -1)
+
+
+def _replicates(blocks: int, generator: Generator) -> Float[Tensor, "replicates blocks"]:
+    """Return how often each block is drawn in each replicate of the bootstrap."""
+    drawn = torch.randint(blocks, (_REPLICATES, blocks), generator=generator)
+    one = torch.ones((), dtype=torch.float64).expand(drawn.shape)
+    return torch.zeros(_REPLICATES, blocks, dtype=torch.float64).scatter_add(1, drawn, one)
+
+
+def _seeded(generator: Generator | int | None) -> Generator:
+    if isinstance(generator, Generator):
+        return generator
+    return Generator().manual_seed(whole(0 if generator is None else generator, "The seed", 0))
