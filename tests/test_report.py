@@ -41,7 +41,7 @@ def test_same_seed_same_report(trained: gb.Trained, tmp_path) -> None:
 
 
 def test_well_trained_machine_is_judged_good(trained: gb.Trained) -> None:
-    found, verdict = assess(trained, **QUICK | {"mixing_steps": 2000})
+    found, verdict = assess(trained, **QUICK | {"chains": 100, "mixing_steps": 2000})
     assert verdict.status == "good", [f.text for f in verdict.findings]
     split = found.splits["test"].log_likelihood
     assert split is not None

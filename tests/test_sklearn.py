@@ -460,6 +460,7 @@ def test_wrong_widths_are_refused(bits):
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.slow
 def test_digits_features_are_as_good_as_those_of_scikit_learn():
     # scikit-learn's example: digits and their copies moved by a pixel, RBM, logistic regression.
     X, y = load_digits(return_X_y=True)

@@ -69,8 +69,10 @@ class Descent:
         if self.centring is not None:
             gradient = self.centring.pull_back(gradient, offsets)
         if self.centring is not None and self._is_straight():
-            seen = self.centring.push_forward(gradient, offsets)
-            self._go_straight(gradient, seen, number, look)
+            before = {k: gradient[k] for k in self._learned if gradient.rows(k) is None}
+            pulls = self.centring.push_forward(gradient, offsets)
+            look({**before, **pulls}, number)
+            self._go_straight(gradient)
             return
         for name, p in self._learned.items():
             p.grad = gradient.write(name, p.grad)
@@ -93,16 +95,12 @@ class Descent:
             and not (self._limits or self.keeper.needed)
         )
 
-    def _go_straight(
-        self, gradient: Moments, seen: Mapping[str, Tensor], number: int,
-        look: Callable[[Mapping[str, Tensor], int], None],
-    ) -> None:  # fmt: skip
+    def _go_straight(self, gradient: Moments) -> None:
         """Take the step of plain SGD without forming the gradient of couplings.
 
         Their rows are multiplied straight into them: the gradient is as large as they are, and to
         write it, to sum it up and to add it take three passes.
         """
-        look({k: seen[k] if k in seen else gradient[k] for k in self._learned}, number)
         rate = self.optimizer.param_groups[0]["lr"]
         # PyTorch's schedulers warn unless the optimiser was at work before them; this is its work.
         self.optimizer._opt_called = True  # type: ignore[attr-defined]

@@ -69,7 +69,7 @@ class Rows:
     def add_to(self, p: Tensor, scale: float) -> None:
         """Add the sum, times a number, to a tensor."""
         if self.connection.is_matrix:
-            p.addmm_(self.a.T, self.b * self.w[:, None], alpha=scale)
+            torch.addmm(p, self.a.T, self.b * self.w[:, None], alpha=scale, out=p)
         else:
             p.add_(self.total(), alpha=scale)
 
