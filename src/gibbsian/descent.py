@@ -45,13 +45,27 @@ class Descent:
 
     def step(
         self, gradient: Moments, offsets: Sequence[Tensor], number: int,
-        look: Callable[[Mapping[str, Tensor], int], None],
+        look: Callable[[Mapping[str, Tensor], int], None], rate: float = 1.0,
     ) -> None:  # fmt: skip
         """Take step `number`, counted from 1, down the gradient of the machine's own parameters.
+
+        `rate` multiplies the learning rate for this step alone.
 
         ``look(gradients, number)`` sees the gradients by name before the step is taken, and may refuse it
         by an exception; what it sees holds a number that is not finite where the gradient does.
         """
+        groups = self.optimizer.param_groups
+        usual = [group["lr"] for group in groups]
+        for group, lr in zip(groups, usual, strict=True):
+            group["lr"] = lr * rate
+        self._step(gradient, offsets, number, look)
+        for group, lr in zip(groups, usual, strict=True):
+            group["lr"] = lr
+
+    def _step(
+        self, gradient: Moments, offsets: Sequence[Tensor], number: int,
+        look: Callable[[Mapping[str, Tensor], int], None],
+    ) -> None:  # fmt: skip
         if self.centring is not None:
             gradient = self.centring.pull_back(gradient, offsets)
         if self.centring is not None and self._is_straight():

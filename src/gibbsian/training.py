@@ -228,6 +228,8 @@ class Trainer:
         precision.refresh(self._walker)
         phases = self.method.step(self._walker, x, self.chains, self.generator, weights)
         self.chains = phases.chains
+        if phases.restarted:
+            self._begin_anew()
         gradient = phases.gradient(machine, self._learned, share)
         if self.penalty:
             # What is no sum over rows asks for tensors.
@@ -235,13 +237,19 @@ class Trainer:
             self.penalty.add(machine, gradient)
         if self.settings.center:
             self._move_offsets(phases, share)
-        self._descent.step(gradient, self.offsets, self.step + 1, self._look)
+        self._descent.step(gradient, self.offsets, self.step + 1, self._look, phases.rate)
         self.scheduler.step()
         self.step += 1
         if self.step == 1:
             with optimizers.lean():
                 pack({"optimizer": self.optimizer.state_dict()})
         self._average()
+
+    def _begin_anew(self) -> None:
+        """Let the average and the optimiser forget parameters that were given up."""
+        self.optimizer.state.clear()
+        for average, p in self._averages:
+            average.copy_(p)
 
     def _look(self, gradient: Mapping[str, Tensor], number: int) -> None:
         """Stop before a step along a gradient that is not finite."""

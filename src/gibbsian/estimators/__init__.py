@@ -3,5 +3,6 @@
 from gibbsian.estimators.base import Estimator, Phases, Stacked, from_spec, posterior
 from gibbsian.estimators.cd import CD
 from gibbsian.estimators.pcd import PCD
+from gibbsian.estimators.ptt import PTT
 
-__all__ = ["CD", "PCD", "Estimator", "Phases", "Stacked", "from_spec", "posterior"]
+__all__ = ["CD", "PCD", "PTT", "Estimator", "Phases", "Stacked", "from_spec", "posterior"]

@@ -28,7 +28,18 @@ class Phases:
         Mean statistics under the data and under the model, by the names of their parameters.
     chains : ChainState or None
         What persists.
+
+    Attributes
+    ----------
+    rate : float
+        What the learning rate is multiplied by, for this update alone.
+    restarted : bool
+        Whether the estimator put the parameters back to earlier ones: the average and the optimiser's
+        memory then begin anew.
     """
+
+    rate: float = 1.0
+    restarted: bool = False
 
     def __init__(
         self,
@@ -74,13 +85,16 @@ class Stacked(Phases):
     weights : pair of Tensor or None
         What each row of either phase weighs.
     chains : ChainState or None
+    rate : float
+    restarted : bool
     """
 
     def __init__(
         self, terms: Terms, data: int, weights: tuple[Tensor | None, Tensor | None],
-        chains: ChainState | None,
+        chains: ChainState | None, rate: float = 1.0, restarted: bool = False,
     ) -> None:  # fmt: skip
         self._terms, self._data, self._weights, self.chains = terms, data, weights, chains
+        self.rate, self.restarted = rate, restarted
         self._like = terms.values[0]
 
     @property
@@ -180,8 +194,9 @@ def from_spec(spec: Mapping[str, Any]) -> Estimator:
     """
     from gibbsian.estimators.cd import CD
     from gibbsian.estimators.pcd import PCD
+    from gibbsian.estimators.ptt import PTT
 
-    known = {"cd": CD, "pcd": PCD}
+    known = {"cd": CD, "pcd": PCD, "ptt": PTT}
     settings = dict(spec)
     kind = str(settings.pop("kind", "")).lower()
     if kind not in known:
