@@ -2,36 +2,29 @@
 
 import math
 
-import torch
-from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
-_STEPS = 100
 
-
-def bar(w0: Float[Tensor, " n0"], w1: Float[Tensor, " n1"]) -> float:
+def log_ratio(w0: Tensor, w1: Tensor) -> float:
     """Return log Z_1 − log Z_0 in nats (Bennett 1976).
 
-    It is −d with Σ σ(d − M − w0) = Σ σ(M − w1 − d), M = log(n0/n1), found by bisection in float64.
+    It is −d with Σ σ(d − M − w0) = Σ σ(M − w1 − d) and M = log(n_0/n_1), found by bisection on the
+    logarithms of both sides, in float64.
 
     Parameters
     ----------
-    w0 : Tensor (n0,)
-        F_1 − F_0 at samples of machine 0.
-    w1 : Tensor (n1,)
-        F_0 − F_1 at samples of machine 1.
+    w0, w1 : Tensor
+        F_1 − F_0 at n_0 samples of machine 0, and F_0 − F_1 at n_1 samples of machine 1, in nats.
     """
     w0, w1 = w0.double(), w1.double()
-    shift = math.log(len(w0) / len(w1))
-
-    def excess(d: float) -> float:
-        return float(
-            torch.sigmoid(d - shift - w0).sum() - torch.sigmoid(shift - w1 - d).sum()
-        )  # rises with d
-
-    low = float(torch.min(w0.min(), -w1.max())) - abs(shift) - 40
-    high = float(torch.max(w0.max(), -w1.min())) + abs(shift) + 40
-    for _ in range(_STEPS):
-        middle = (low + high) / 2
-        low, high = (middle, high) if excess(middle) < 0 else (low, middle)
+    m = math.log(w0.numel() / w1.numel())
+    # Beyond these ends the left side is less, or more, than the right one, term by term.
+    ends = [float(f) for f in (w0.min() + m, w0.max() + m, m - w1.min(), m - w1.max())]
+    low, high = min(ends) - abs(m) - 1, max(ends) + abs(m) + 1
+    while high - low > 1e-10 * (1 + abs(low) + abs(high)):
+        d = (low + high) / 2
+        left, right = logsigmoid(d - m - w0), logsigmoid(m - w1 - d)
+        more = left.flatten().logsumexp(0) > right.flatten().logsumexp(0)
+        low, high = (low, d) if more else (d, high)
     return -(low + high) / 2

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 
 from gibbsian.arguments import number
-from gibbsian.bennett import bar
+from gibbsian.bennett import log_ratio
 from gibbsian.errors import TrainingError
 from gibbsian.estimators.base import Estimator, Phases, Stacked, check_count, posterior
 from gibbsian.machine import BoltzmannMachine
@@ -268,7 +268,7 @@ class _Walk:
             sign * (self.machine.marginal_energy(s) - self.frozen.marginal_energy(s))
             for sign, s in ((1, old), (-1, new))
         )
-        extra["log_z"] = extra["log_z"] + bar(w0, w1)
+        extra["log_z"] = extra["log_z"] + log_ratio(w0, w1)
         for k, p in self.machine.named_parameters():
             extra[f"theta.{k}"] = p.detach().clone()
         for i in self.even:

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
-from torch.nn.functional import logsigmoid
 
 from gibbsian.arguments import whole
+from gibbsian.bennett import log_ratio
 from gibbsian.errors import GibbsianError
 from gibbsian.evaluators.annealing import check_ends
 from gibbsian.machine import BoltzmannMachine, State
@@ -139,7 +139,7 @@ def bar(
         If there are fewer than two of either, or one is not a number.
     """
     both = [_columns(w) for w in (w0, w1)]
-    d = _solve(*both)
+    d = -log_ratio(*both)
     g = [torch.sigmoid(d - _share(both) - both[0]), torch.sigmoid(_share(both) - both[1] - d)]
     seeded = _seeded(generator)
     # One Newton step of the equation, from sums over blocks that are drawn anew with replacement.
@@ -226,7 +226,7 @@ def _rungs(gains: Float[Tensor, "draws rungs two chains"]) -> tuple[Tensor, floa
     for low, high in gains.permute(1, 2, 0, 3):
         # gains are F_i − F_{i+1} at level i and at level i + 1
         w0, w1 = -low, high
-        d = _solve(w0, w1)
+        d = -log_ratio(w0, w1)
         g0, g1 = torch.sigmoid(d - w0), torch.sigmoid(-w1 - d)
         found.append(-d)
         values.append(_blocks(g0 - g1).sum(dim=0))
@@ -248,20 +248,6 @@ def _columns(w: Tensor) -> Float[Tensor, "draws chains"]:
 
 def _share(w: Sequence[Tensor]) -> float:
     return math.log(w[0].numel() / w[1].numel())
-
-
-def _solve(w0: Tensor, w1: Tensor) -> float:
-    """Return d of Σ σ(d − M − w0) = Σ σ(M − w1 − d), by bisection on the logarithms of both sides."""
-    m = math.log(w0.numel() / w1.numel())
-    # Beyond these ends the left side is less, or more, than the right one, term by term.
-    ends = [float(f) for f in (w0.min() + m, w0.max() + m, m - w1.min(), m - w1.max())]
-    low, high = min(ends) - abs(m) - 1, max(ends) + abs(m) + 1
-    while high - low > 1e-10 * (1 + abs(low) + abs(high)):
-        d = (low + high) / 2
-        left, right = logsigmoid(d - m - w0), logsigmoid(m - w1 - d)
-        more = left.flatten().logsumexp(0) > right.flatten().logsumexp(0)
-        low, high = (low, d) if more else (d, high)
-    return (low + high) / 2
 
 
 def _spread(values: Tensor, slopes: Tensor) -> float:
