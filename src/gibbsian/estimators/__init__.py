@@ -2,6 +2,7 @@
 
 from gibbsian.estimators.base import Estimator, Phases, Stacked, from_spec, posterior
 from gibbsian.estimators.cd import CD
+from gibbsian.estimators.fpcd import FPCD
 from gibbsian.estimators.pcd import PCD
 
-__all__ = ["CD", "PCD", "Estimator", "Phases", "Stacked", "from_spec", "posterior"]
+__all__ = ["CD", "FPCD", "PCD", "Estimator", "Phases", "Stacked", "from_spec", "posterior"]

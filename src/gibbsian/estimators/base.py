@@ -179,9 +179,10 @@ def from_spec(spec: Mapping[str, Any]) -> Estimator:
         If the kind is unknown or a setting does not fit.
     """
     from gibbsian.estimators.cd import CD
+    from gibbsian.estimators.fpcd import FPCD
     from gibbsian.estimators.pcd import PCD
 
-    known = {"cd": CD, "pcd": PCD}
+    known = {"cd": CD, "fpcd": FPCD, "pcd": PCD}
     settings = dict(spec)
     kind = str(settings.pop("kind", "")).lower()
     if kind not in known:
