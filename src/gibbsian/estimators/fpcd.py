@@ -26,10 +26,10 @@ class FPCD(Estimator):
     """FPCD-k (Tieleman & Hinton 2009): the chains sample θ + θ_F, with fast weights θ_F.
 
     After every update θ_F ← decay · θ_F + fast_lr · g, where g is the gradient ⟨T⟩_data − ⟨T⟩_model that
-    the machine itself learns from. Where the chains stay long, the fast weights raise the energy, so they move
-    on at any learning rate of the machine. They cover the learned biases and couplings of all units and
-    layers; precisions keep to the machine's. Sampled from a machine that is always a little off, the
-    negative phase is biased for any fast_lr > 0; with 0 this is PCD.
+    the machine itself learns from. Where the chains stay long, the fast weights raise the energy, so
+    they move on at any learning rate of the machine. Fast weights cover the learned biases and
+    couplings of all units and layers; precisions keep to the machine's. The chains sample a machine
+    that is always a little off, so the negative phase is biased for any fast_lr > 0; with 0 this is PCD.
 
     The model's statistics are of the chains' even layers, the odd ones summed out by the machine without
     its fast weights.
