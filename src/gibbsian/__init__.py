@@ -8,7 +8,7 @@ from gibbsian import data
 from gibbsian.assessment import evaluate
 from gibbsian.connections import Connection, Dense
 from gibbsian.errors import DataError, GibbsianError, GibbsianWarning, RunError, TrainingError
-from gibbsian.estimators import CD, FPCD, PCD, Estimator
+from gibbsian.estimators import CD, FPCD, PCD, Estimator, Jarzynski
 from gibbsian.machine import BoltzmannMachine, Clamp
 from gibbsian.models import gaussian_rbm, hopfield, layered, rbm, read, relu_rbm, save, softmax_rbm
 from gibbsian.samplers import Gibbs, Sampler, sample
@@ -20,7 +20,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CD", "FPCD", "PCD", "Bernoulli", "Binomial", "BoltzmannMachine", "Clamp", "Connection", "DataError",
-    "Dense", "Estimator", "Gaussian", "Gibbs", "GibbsianError", "GibbsianWarning", "Mixed", "ReLU",
+    "Dense", "Estimator", "Gaussian", "Gibbs", "GibbsianError", "GibbsianWarning", "Jarzynski", "Mixed", "ReLU",
     "RunError", "Sampler", "Settings", "Softmax", "Spin", "Trained", "TrainingError", "Units", "data",
     "evaluate", "gaussian_rbm", "hopfield", "layered", "load", "rbm", "read", "relu_rbm", "resume",
     "sample", "save", "softmax_rbm", "train",

@@ -3,6 +3,7 @@
 from gibbsian.estimators.base import Estimator, Phases, Stacked, from_spec, posterior
 from gibbsian.estimators.cd import CD
 from gibbsian.estimators.fpcd import FPCD
+from gibbsian.estimators.jarzynski import Jarzynski
 from gibbsian.estimators.pcd import PCD
 
-__all__ = ["CD", "FPCD", "PCD", "Estimator", "Phases", "Stacked", "from_spec", "posterior"]
+__all__ = ["CD", "FPCD", "PCD", "Estimator", "Jarzynski", "Phases", "Stacked", "from_spec", "posterior"]

@@ -180,9 +180,10 @@ def from_spec(spec: Mapping[str, Any]) -> Estimator:
     """
     from gibbsian.estimators.cd import CD
     from gibbsian.estimators.fpcd import FPCD
+    from gibbsian.estimators.jarzynski import Jarzynski
     from gibbsian.estimators.pcd import PCD
 
-    known = {"cd": CD, "fpcd": FPCD, "pcd": PCD}
+    known = {"cd": CD, "fpcd": FPCD, "jarzynski": Jarzynski, "pcd": PCD}
     settings = dict(spec)
     kind = str(settings.pop("kind", "")).lower()
     if kind not in known:
