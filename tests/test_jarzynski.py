@@ -18,24 +18,24 @@ from gibbsian.precision import lowered
 from gibbsian.samplers import ChainState
 
 
-@pytest.mark.parametrize("name", MACHINES)
+@pytest.mark.parametrize("name", ["spin-binomial", "mixed-gaussian"])
 def test_at_fixed_parameters_it_has_the_exact_gradient(name):
     machine = MACHINES[name]()
     x = _rows(machine)
-    found = _gradients(machine, Jarzynski(steps=2, chains=40), x, updates=4, burn=8)
+    found = _gradients(machine, Jarzynski(steps=2, chains=20, witnesses=0), x, updates=2, burn=3)
     assert _worst_score(found, _exact(machine, x)) < 5
 
 
 @pytest.mark.parametrize("name", MACHINES)
 def test_the_first_bridge_reaches_the_machine(name):
     """log Z from W = 0 to couplings that are anything but small."""
-    machine, method = MACHINES[name](), Jarzynski(chains=2000)
+    machine, method = MACHINES[name](), Jarzynski(chains=1, witnesses=2000)
     errors = []
-    for seed in range(4):
+    for seed in range(3):
         chains = method.init(machine, _rows(machine), Generator().manual_seed(seed))
         assert chains.extra["log_weights"].dtype == torch.float64
         errors.append(method.log_z(chains) - _truth(machine))
-    assert abs(sum(errors) / 4) < 0.05, errors
+    assert abs(sum(errors) / 3) < 0.05, errors
 
 
 def _truth(machine: BoltzmannMachine) -> float:
@@ -66,7 +66,7 @@ def _shift(machine: BoltzmannMachine, size: float) -> None:
         machine.layers[0].bias.add_(size)
 
 
-def _means(method, seeds: int = 8) -> list[dict]:
+def _means(method, seeds: int = 10) -> list[dict]:
     """Gradients right after five moves of the parameters, with one Gibbs step each."""
     out = []
     for seed in range(seeds):
@@ -74,7 +74,7 @@ def _means(method, seeds: int = 8) -> list[dict]:
         x = torch.ones(5, 6).double()
         chains = method.init(machine, x, generator)
         if isinstance(method, PCD):  # at equilibrium, as the weighted chains are
-            for _ in range(500):
+            for _ in range(60):
                 chains, _ = gb.Gibbs().step(machine, chains, generator)
         for _ in range(5):
             _shift(machine, 0.3)
@@ -89,9 +89,9 @@ def test_weights_make_up_for_the_lag():
     machine = _slow()
     _shift(machine, 1.5)
     exact = _exact(machine, torch.ones(5, 6).double())
-    assert _worst_score(_means(Jarzynski(chains=3000)), exact) < 5
-    assert _worst_score(_means(PCD(chains=3000)), exact) > 20  # without weights
-    assert _worst_score(_means(WrongSign(chains=3000)), exact) > 20
+    assert _worst_score(_means(Jarzynski(chains=1000, witnesses=0)), exact) < 5
+    assert _worst_score(_means(PCD(chains=1000, witnesses=0)), exact) > 20  # without weights
+    assert _worst_score(_means(WrongSign(chains=1000, witnesses=0)), exact) > 20
 
 
 class WrongSign(Jarzynski):
@@ -109,7 +109,7 @@ class Forgets(Jarzynski):
 
     def _follow(self, machine, chains, generator):
         weights, extra = chains.extra["log_weights"], dict(chains.extra)
-        extra["log_z"] = extra["log_z"] + log_mean_exp(weights)
+        extra["log_z"] = extra["log_z"] + log_mean_exp(weights[self.chains :])
         extra["log_weights"] = torch.zeros_like(weights)
         return super()._follow(machine, ChainState(chains.layers, extra), generator)
 
@@ -122,7 +122,7 @@ def _rows_of_bars() -> torch.Tensor:
     return torch.cat([bars, stripes]).double()
 
 
-def _errors(method: Jarzynski, seeds: int = 6, updates: int = 300) -> torch.Tensor:
+def _errors(method: Jarzynski, seeds: int = 4, updates: int = 250) -> torch.Tensor:
     """Errors of log Z after plain gradient ascent at a fast rate, one a seed."""
     errors, x = [], _rows_of_bars()
     for seed in range(seeds):
@@ -141,24 +141,42 @@ def _errors(method: Jarzynski, seeds: int = 6, updates: int = 300) -> torch.Tens
     return torch.tensor(errors)
 
 
+class Own(Jarzynski):
+    """log Z from the chains that the parameters were moved against."""
+
+    def log_z(self, chains, machine=None):
+        swapped = {k: t.flip(0) for k, t in chains.extra.items() if k != "log_z"}
+        layers = tuple(t.flip(0) for t in chains.layers)
+        extra = swapped | {"log_z": chains.extra["log_z"]}
+        return super().log_z(ChainState(layers, extra), machine)
+
+
 def test_log_z_along_training():
     """Within four standard errors over seeds (and their lognormal bias, −variance/2)."""
-    found = _errors(Jarzynski(chains=500))
+    found = _errors(Jarzynski(chains=100, witnesses=300))
     spread = float(found.std())
     assert spread < 0.3
     assert abs(float(found.mean())) < 4 * spread / math.sqrt(len(found)) + spread**2 / 2
-    plain = _errors(Forgets(chains=500))
-    assert float(plain.square().mean()) > 4 * float(found.square().mean())
-    assert float(_errors(WrongSign(chains=500), seeds=2).abs().min()) > 10 * spread
+    plain = _errors(Forgets(chains=100, witnesses=300), seeds=2)
+    assert float(plain.square().mean()) > 20 * float(found.square().mean())
+    wrong = _errors(WrongSign(chains=100, witnesses=300), seeds=1, updates=100)
+    assert float(wrong.abs().min()) > 10 * spread
+
+
+def test_the_chains_of_the_gradient_could_not_tell_log_z():
+    """With every weight kept (no resampling) their log Z is too low by much more than its error."""
+    options = {"chains": 100, "witnesses": 100, "threshold": 0.0}
+    found = _errors(Own(**options), seeds=2, updates=50)
+    assert float(found.max()) < -0.5
 
 
 def test_log_z_without_the_machine_is_that_of_the_last_step(generator):
-    machine, method = _slow(), Jarzynski(chains=50)
+    machine, method = _slow(), Jarzynski(chains=2, witnesses=50)
     chains = method.init(machine, torch.ones(2, 6).double(), generator)
     assert method.log_z(chains) == pytest.approx(method.log_z(chains, machine), abs=1e-9)
     _shift(machine, 0.1)
     assert abs(method.log_z(chains) - method.log_z(chains, machine)) > 1e-3
-    assert 1 / 50 <= method.share(chains) <= 1
+    assert all(0 < s <= 1 for s in method.shares(chains))
 
 
 # Its parts.
@@ -175,12 +193,11 @@ def test_effective_number_and_resampling(generator):
     torch.testing.assert_close(counts.mean(dim=0), 4 * w, rtol=0, atol=4 * 0.5 / math.sqrt(4000))
 
 
-@pytest.mark.parametrize("threshold", [0.0, 1.0])
-def test_resampling_at_every_move_or_never_changes_no_expectation(threshold):
+def test_resampling_at_every_move_changes_no_expectation():
     machine = _slow()
     _shift(machine, 1.5)
     exact = _exact(machine, torch.ones(5, 6).double())
-    found = _means(Jarzynski(chains=3000, threshold=threshold))
+    found = _means(Jarzynski(chains=1000, witnesses=0, threshold=1.0))
     assert _worst_score(found, exact) < 5
 
 
@@ -204,6 +221,7 @@ def test_lowered_products_are_not_used(generator):
     [
         ({"steps": 0}, "number of steps of Jarzynski"),
         ({"chains": 0}, "number of chains"),
+        ({"witnesses": -1}, "number of witnesses"),
         ({"threshold": 1.5}, r"\[0, 1\]"),
         ({"threshold": float("nan")}, "finite number"),
     ],
@@ -214,7 +232,7 @@ def test_impossible_settings(settings, says):
 
 
 def test_specification_round_trip(generator):
-    method = Jarzynski(steps=2, chains=5, threshold=0.5)
+    method = Jarzynski(steps=2, chains=5, witnesses=3, threshold=0.5)
     again = from_spec(method.config)
     assert isinstance(again, Jarzynski) and again.config == method.config
     with pytest.raises(TrainingError, match="does not take"):
@@ -224,7 +242,7 @@ def test_specification_round_trip(generator):
 
 
 def test_a_resumed_run_goes_on_bit_for_bit(tmp_path):
-    options = {"method": Jarzynski(chains=9, threshold=0.9)}
+    options = {"method": Jarzynski(chains=9, witnesses=7, threshold=0.9)}
     train(tmp_path / "whole", **options)
     with pytest.raises(Stop):
         train(tmp_path / "cut", callbacks=[StopAt(31)], **options)

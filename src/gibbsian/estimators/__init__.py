@@ -6,4 +6,14 @@ from gibbsian.estimators.fpcd import FPCD
 from gibbsian.estimators.jarzynski import Jarzynski
 from gibbsian.estimators.pcd import PCD
 
-__all__ = ["CD", "FPCD", "PCD", "Estimator", "Jarzynski", "Phases", "Stacked", "from_spec", "posterior"]
+__all__ = [
+    "CD",
+    "FPCD",
+    "PCD",
+    "Estimator",
+    "Jarzynski",
+    "Phases",
+    "Stacked",
+    "from_spec",
+    "posterior",
+]

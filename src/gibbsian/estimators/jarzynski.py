@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from gibbsian import precision
-from gibbsian.arguments import number
+from gibbsian.arguments import number, whole
 from gibbsian.errors import TrainingError
 from gibbsian.estimators.base import (
     Estimator,
@@ -39,10 +39,15 @@ class Jarzynski(Estimator):
         lw(x) += F_t(x) − F_{t+1}(x)
 
     and k Gibbs steps under θ_{t+1} follow, which leave the weighted chains right. Averages with weights
-    softmax(lw) are then those of the machine, however fast it is trained, in the limit of many chains; and
-    Z_{t+1} = Z_0 · mean exp(lw) by Jarzynski's equality, so that log Z is known all along training. When
+    softmax(lw) are then those of the machine, however fast it is trained, in the limit of many chains. When
     the effective number of chains falls below a threshold, they are resampled in proportion to their weights
     (systematic resampling), log Z takes up log mean exp(lw), and the weights begin again at 1.
+
+    By Jarzynski's equality Z_{t+1} = Z_0 · E exp(lw), so that log Z is known all along training. This holds
+    for chains that the parameters do not depend on. The chains of the gradient are none: the parameters
+    are moved against these very chains, which takes about lr · tr Cov(T)/N nats off their log Z at every
+    update (a nat or ten in a short run). So other chains, the witnesses, are weighted likewise, enter no
+    gradient, and tell log Z.
 
     The chains start at the machine with W = 0, whose samples and log Z are exact, and are brought to the
     first couplings by the same weights. They are never rounded, whatever the precision asked for: the
@@ -53,7 +58,9 @@ class Jarzynski(Estimator):
     steps : int
         Gibbs steps k between updates.
     chains : int
-        Number N of persistent chains; the error of log Z falls as 1/√N.
+        Number N of persistent chains that the gradient is taken from.
+    witnesses : int
+        Number of chains that tell log Z, with an error that falls as its square root; 0 for no log Z.
     threshold : float
         Resampling happens where the effective number of chains is below this share of N.
 
@@ -68,15 +75,18 @@ class Jarzynski(Estimator):
     Jarzynski equality".
     """
 
-    def __init__(self, steps: int = 1, chains: int = 100, threshold: float = 0.3) -> None:
+    def __init__(
+        self, steps: int = 1, chains: int = 100, witnesses: int = 100, threshold: float = 0.3
+    ) -> None:
         self.steps = check_count(steps, "The number of steps of Jarzynski's PCD")
         self.chains = check_count(chains, "The number of chains")
+        self.witnesses = whole(witnesses, "The number of witnesses", 0, TrainingError)
         if not 0 <= number(threshold, "The threshold of resampling", TrainingError) <= 1:
             raise TrainingError(f"The threshold of resampling lies in [0, 1], not {threshold!r}.")
         self.threshold = float(threshold)
         self.config = {
             "kind": "jarzynski", "steps": self.steps, "chains": self.chains,
-            "threshold": self.threshold,
+            "witnesses": self.witnesses, "threshold": self.threshold,
         }  # fmt: skip
 
     @torch.no_grad()
@@ -90,13 +100,14 @@ class Jarzynski(Estimator):
         TrainingError
             If that many chains would not fit into memory.
         """
-        check_memory(machine, self.chains)
+        count = self.chains + self.witnesses
+        check_memory(machine, count)
         machine = precision.full(machine)
         origin = copy.deepcopy(machine)
         for c in origin.joints:
             c.weight.zero_()
         path = BaseRatePath(origin, machine)
-        layers = path.draw(self.chains, generator)
+        layers = path.draw(count, generator)
         energy = origin.marginal_energy(layers)
         log_z = torch.tensor(path.log_z0(), dtype=energy.dtype, device=energy.device)
         state = _state(layers, torch.zeros_like(energy), energy, log_z)
@@ -135,9 +146,12 @@ class Jarzynski(Estimator):
         machine = precision.full(machine)
         data = posterior(machine, x, generator)
         chains, fields = self._follow(machine, chains, generator)
-        terms = stacked(machine, data, chains.layers, (machine.fields(1, data), fields))
-        share = chains.extra["log_weights"].softmax(dim=0)
-        return Stacked(terms, len(x), (weights, share), chains)
+        # The witnesses come last.
+        n = self.chains
+        rows = tuple(s[:n] for s in chains.layers)
+        known = (machine.fields(1, data), {i: f[:n] for i, f in fields.items()})
+        share = chains.extra["log_weights"][:n].softmax(dim=0)
+        return Stacked(stacked(machine, data, rows, known), len(x), (weights, share), chains)
 
     def _follow(
         self, machine: BoltzmannMachine, chains: ChainState, generator: Generator | None
@@ -147,11 +161,18 @@ class Jarzynski(Estimator):
         fields = machine.fields(1, layers)
         now = machine.marginal_energy(layers, fields=fields)
         weights, log_z = extra["log_weights"] + extra["energy"] - now, extra["log_z"]
-        if effective(weights) < self.threshold * len(weights):
-            log_z = log_z + log_mean_exp(weights)
-            kept = resampled(weights, generator)
+        n, changed, order, parts = self.chains, False, [], []
+        for first, w in ((0, weights[:n]), (n, weights[n:])):
+            poor = len(w) > 0 and effective(w) < self.threshold * len(w)
+            changed = changed or poor
+            if poor and first:
+                log_z = log_z + log_mean_exp(w)
+            every = torch.arange(len(w), device=w.device)
+            order.append(first + (resampled(w, generator) if poor else every))
+            parts.append(torch.zeros_like(w) if poor else w)
+        if changed:
+            kept, weights = torch.cat(order), torch.cat(parts)
             layers, fields = [s[kept] for s in layers], {i: f[kept] for i, f in fields.items()}
-            weights = torch.zeros_like(weights)
         # Weights are of the even layers alone: the odd ones have to be drawn anew given these.
         draw(machine, layers, 1, generator, fields=dict(fields))
         for _ in range(self.steps):
@@ -162,7 +183,7 @@ class Jarzynski(Estimator):
 
     @torch.no_grad()
     def log_z(self, chains: ChainState, machine: BoltzmannMachine | None = None) -> float:
-        """Return the running estimate of log Z.
+        """Return the running estimate of log Z, from the witnesses.
 
         Parameters
         ----------
@@ -175,18 +196,29 @@ class Jarzynski(Estimator):
         Returns
         -------
         float
-            log Ẑ in nats.
+            log Ẑ in nats, on average a lower bound, since Ẑ is right on average.
+
+        Raises
+        ------
+        TrainingError
+            If there are no witnesses.
         """
+        if not self.witnesses:
+            raise TrainingError(
+                "Without witnesses there is no estimate of log Z; give some as witnesses=…."
+            )
         weights = chains.extra["log_weights"]
         if machine is not None:
             now = precision.full(machine).marginal_energy(chains.layers)
             weights = weights + chains.extra["energy"] - now
-        return float(chains.extra["log_z"] + log_mean_exp(weights))
+        return float(chains.extra["log_z"] + log_mean_exp(weights[self.chains :]))
 
-    def share(self, chains: ChainState) -> float:
-        """Return the effective number of chains as a share of their number."""
-        weights = chains.extra["log_weights"]
-        return effective(weights) / len(weights)
+    def shares(self, chains: ChainState) -> tuple[float, float]:
+        """Return the effective shares of the gradient's chains and of the witnesses (1 without any)."""
+        n, weights = self.chains, chains.extra["log_weights"]
+        parts = (weights[:n], weights[n:])
+        gradient, witnesses = (effective(w) / len(w) if len(w) else 1.0 for w in parts)
+        return gradient, witnesses
 
 
 def _state(
