@@ -11,7 +11,7 @@ from gibbsian.errors import DataError, GibbsianError, GibbsianWarning, RunError,
 from gibbsian.estimators import CD, FPCD, PCD, Estimator, Jarzynski
 from gibbsian.machine import BoltzmannMachine, Clamp
 from gibbsian.models import gaussian_rbm, hopfield, layered, rbm, read, relu_rbm, save, softmax_rbm
-from gibbsian.samplers import Gibbs, Sampler, sample
+from gibbsian.samplers import Gibbs, Langevin, RatesFPCD, Sampler, sample
 from gibbsian.settings import Settings
 from gibbsian.trained import Trained, load, resume, train
 from gibbsian.units import Bernoulli, Binomial, Gaussian, Mixed, ReLU, Softmax, Spin, Units
@@ -19,9 +19,10 @@ from gibbsian.units import Bernoulli, Binomial, Gaussian, Mixed, ReLU, Softmax, 
 __version__ = "0.1.0"
 
 __all__ = [
-    "CD", "FPCD", "PCD", "Bernoulli", "Binomial", "BoltzmannMachine", "Clamp", "Connection", "DataError",
-    "Dense", "Estimator", "Gaussian", "Gibbs", "GibbsianError", "GibbsianWarning", "Jarzynski", "Mixed", "ReLU",
-    "RunError", "Sampler", "Settings", "Softmax", "Spin", "Trained", "TrainingError", "Units", "data",
-    "evaluate", "gaussian_rbm", "hopfield", "layered", "load", "rbm", "read", "relu_rbm", "resume",
-    "sample", "save", "softmax_rbm", "train",
+    "CD", "FPCD", "PCD", "Bernoulli", "Binomial", "BoltzmannMachine", "Clamp", "Connection",
+    "DataError", "Dense", "Estimator", "Gaussian", "Gibbs", "GibbsianError", "GibbsianWarning",
+    "Jarzynski", "Langevin", "Mixed", "RatesFPCD", "ReLU", "RunError", "Sampler", "Settings",
+    "Softmax", "Spin", "Trained", "TrainingError", "Units", "data", "evaluate", "gaussian_rbm",
+    "hopfield", "layered", "load", "rbm", "read", "relu_rbm", "resume", "sample", "save",
+    "softmax_rbm", "train",
 ]  # fmt: skip

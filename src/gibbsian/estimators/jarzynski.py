@@ -22,7 +22,7 @@ from gibbsian.estimators.base import (
 from gibbsian.estimators.pcd import check_memory
 from gibbsian.machine import BoltzmannMachine
 from gibbsian.path import BaseRatePath
-from gibbsian.samplers import ChainState, Gibbs
+from gibbsian.samplers import ChainState
 from gibbsian.samplers.gibbs import draw
 
 # Of the chains' number, the effective one that a step of the first bridge must keep.

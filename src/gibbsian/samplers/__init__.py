@@ -11,5 +11,10 @@ from gibbsian.samplers.base import (
     start,
 )
 from gibbsian.samplers.gibbs import Gibbs
+from gibbsian.samplers.langevin import Langevin
+from gibbsian.samplers.rates import RatesFPCD
 
-__all__ = ["STARTS", "ChainState", "Gibbs", "Info", "Sampler", "Samples", "run", "sample", "start"]
+__all__ = [
+    "STARTS", "ChainState", "Gibbs", "Info", "Langevin", "RatesFPCD", "Sampler", "Samples", "run",
+    "sample", "start",
+]  # fmt: skip
