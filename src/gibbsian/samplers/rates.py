@@ -1,5 +1,7 @@
 """Rates-FPCD: a sampler that fast weights keep moving, driven by the data's mean statistics."""
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
@@ -116,7 +118,9 @@ class RatesFPCD(Sampler):
             total = total + self._through(machine.joints[i].down, layers[i + 1], extra, i)
         return total
 
-    def _through(self, way, s: Tensor, extra: dict[str, Tensor], joint: int) -> Tensor:  # noqa: ANN001
+    def _through(
+        self, way: Callable[..., Tensor], s: Tensor, extra: dict[str, Tensor], joint: int
+    ) -> Tensor:
         """Return the field that fast couplings make of states, each chain with its own unless shared."""
         couplings = extra[f"fast.joint.{joint}"]
         return way(s, couplings[0]) if self.shared else torch.vmap(way)(s, couplings)
