@@ -183,11 +183,11 @@ def from_spec(spec: Mapping[str, Any]) -> Estimator:
     from gibbsian.estimators.jarzynski import Jarzynski
     from gibbsian.estimators.pcd import PCD
 
-    known = {"cd": CD, "fpcd": FPCD, "jarzynski": Jarzynski, "pcd": PCD}
+    known = {"cd": CD, "pcd": PCD, "fpcd": FPCD, "jarzynski": Jarzynski}
     settings = dict(spec)
     kind = str(settings.pop("kind", "")).lower()
     if kind not in known:
-        raise GibbsianError(f"There is no method {kind!r}; known are {', '.join(sorted(known))}.")
+        raise GibbsianError(f"There is no method {kind!r}; known are {', '.join(known)}.")
     if isinstance(settings.get("sampler"), str):
         raise TrainingError(
             f"This method's sampler was the object {settings['sampler']}, which no file holds; hand "
