@@ -127,15 +127,14 @@ def _distance(rate: float, steps: int = 40, chains: int = 4000) -> tuple[float, 
 
 
 def test_how_far_it_perturbs_the_distribution():
-    """Joint states: nothing to be seen at the default ε, and more with ε.
+    """Nothing to be seen at the default ε on a machine that mixes, a little at 1, and much at 10.
 
-    Mean statistics are what the fast weights hold in place, so they tell little of it.
+    Mean statistics move later than joint states: they are what the fast weights hold in place.
     """
     found = {rate: _distance(rate) for rate in (0.0, 0.005, 1.0, 10.0)}
-    print(found)
     assert found[0.0][0] < 0.05 and found[0.005][0] < 0.05
     assert found[10.0][0] > 0.07 and found[1.0][0] > found[0.0][0]
-    assert all(mean < 0.1 for _, mean in found.values())
+    assert found[1.0][1] < 0.1 < found[10.0][1]
 
 
 def test_it_is_no_sampler_of_the_machine_at_a_high_rate():

@@ -18,7 +18,10 @@ _UNFIT = {
     "cd": ({"chains", "refresh", "fast_lr"}, "CD has no persistent chains"),
     "pcd": ({"fast_lr"}, "PCD has no fast weights"),
     "fpcd": ({"refresh"}, "FPCD does not restart its chains"),
-    "jarzynski": ({"refresh", "fast_lr"}, "Jarzynski's chains neither restart nor have fast weights"),
+    "jarzynski": (
+        {"refresh", "fast_lr"},
+        "Jarzynski's chains neither restart nor have fast weights",
+    ),
 }
 _LOAD = {
     "classes": (str, int, list), "limit": (int,), "transform": (str, list), "key": _WORD,
