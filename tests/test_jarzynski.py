@@ -122,7 +122,7 @@ def _rows_of_bars() -> torch.Tensor:
     return torch.cat([bars, stripes]).double()
 
 
-def _errors(method: Jarzynski, seeds: int = 4, updates: int = 150) -> torch.Tensor:
+def _errors(method: Jarzynski, seeds: int = 4, updates: int = 250) -> torch.Tensor:
     """Errors of log Z after plain gradient ascent at a fast rate, one a seed."""
     errors, x = [], _rows_of_bars()
     for seed in range(seeds):
