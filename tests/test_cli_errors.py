@@ -115,6 +115,9 @@ digits --hidden -3                                      | -3
 digits --hidden 200000000000                            | not enough memory
 digits --method pdc                                     | pcd
 digits --method cd --chains 5                           | leave --chains
+digits --method fpcd --refresh 0.1                      | leave --refresh
+digits --method jarzynski --fast-lr 0.1                 | leave --refresh
+digits --fast-lr 0.1                                    | use --method fpcd
 digits --steps 0                                        | steps
 digits --chains 0                                       | chains
 digits --chains 900000000000                            | fewer chains

@@ -8,10 +8,10 @@ from gibbsian import data
 from gibbsian.assessment import evaluate
 from gibbsian.connections import Connection, Dense
 from gibbsian.errors import DataError, GibbsianError, GibbsianWarning, RunError, TrainingError
-from gibbsian.estimators import CD, PCD, Estimator
+from gibbsian.estimators import CD, FPCD, PCD, PTT, Estimator, Jarzynski
 from gibbsian.machine import BoltzmannMachine, Clamp
 from gibbsian.models import gaussian_rbm, hopfield, layered, rbm, read, relu_rbm, save, softmax_rbm
-from gibbsian.samplers import Gibbs, Sampler, Tempering, annealed, sample
+from gibbsian.samplers import Gibbs, Langevin, RatesFPCD, Sampler, Tempering, annealed, sample
 from gibbsian.settings import Settings
 from gibbsian.trained import Trained, load, resume, train
 from gibbsian.units import Bernoulli, Binomial, Gaussian, Mixed, ReLU, Softmax, Spin, Units
@@ -19,9 +19,10 @@ from gibbsian.units import Bernoulli, Binomial, Gaussian, Mixed, ReLU, Softmax, 
 __version__ = "0.1.0"
 
 __all__ = [
-    "CD", "PCD", "Bernoulli", "Binomial", "BoltzmannMachine", "Clamp", "Connection", "DataError",
-    "Dense", "Estimator", "Gaussian", "Gibbs", "GibbsianError", "GibbsianWarning", "Mixed", "ReLU",
-    "RunError", "Sampler", "Settings", "Softmax", "Spin", "Tempering", "Trained", "TrainingError",
-    "Units", "annealed", "data", "evaluate", "gaussian_rbm", "hopfield", "layered", "load", "rbm",
-    "read", "relu_rbm", "resume", "sample", "save", "softmax_rbm", "train",
+    "CD", "FPCD", "PCD", "PTT", "Bernoulli", "Binomial", "BoltzmannMachine", "Clamp", "Connection",
+    "DataError", "Dense", "Estimator", "Gaussian", "Gibbs", "GibbsianError", "GibbsianWarning",
+    "Jarzynski", "Langevin", "Mixed", "RatesFPCD", "ReLU", "RunError", "Sampler", "Settings",
+    "Softmax", "Spin", "Tempering", "Trained", "TrainingError", "Units", "annealed", "data",
+    "evaluate", "gaussian_rbm", "hopfield", "layered", "load", "rbm", "read", "relu_rbm", "resume",
+    "sample", "save", "softmax_rbm", "train",
 ]  # fmt: skip

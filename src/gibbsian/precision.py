@@ -118,6 +118,14 @@ def refresh(machine: BoltzmannMachine) -> None:
             c.refresh()
 
 
+def full(machine: BoltzmannMachine) -> BoltzmannMachine:
+    """Return the machine that a lowered one stands for, with its products in full."""
+    joints = [c.connection if isinstance(c, Rounded) else c for c in machine.joints]
+    if all(a is b for a, b in zip(joints, machine.joints, strict=True)):
+        return machine
+    return BoltzmannMachine(machine.layers, joints)
+
+
 def is_exact(units: Units) -> bool:
     """Tell whether bfloat16 holds every state of these units exactly."""
     tables = {id(t): t for t in units.domain.blocks()}.values()

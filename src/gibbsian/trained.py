@@ -110,7 +110,8 @@ def train(
     data : Dataset, name, path, array or Tensor
         Whatever `gibbsian.data.load` takes.
     method : Estimator
-        ``CD(...)`` or ``PCD(...)``; PCD with one step and 100 chains unless given.
+        ``CD(...)``, ``PCD(...)``, ``FPCD(...)`` or ``Jarzynski(...)``; PCD with one step and 100
+        chains unless given.
     out : path, optional
         Folder of the run: configuration, metrics and checkpoints.
     resume : bool

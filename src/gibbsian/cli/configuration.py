@@ -12,7 +12,17 @@ _NUMBER, _WORD, _FLAG = (int, float), (str,), (bool,)
 _PAIRS = (dict, list)
 
 # For each option what a config file may give it.
-_METHOD = {"steps": (int,), "chains": (int,), "refresh": _NUMBER}
+_METHOD = {"steps": (int,), "chains": (int,), "refresh": _NUMBER, "fast_lr": _NUMBER}
+# Options that a method does not take, and why.
+_UNFIT = {
+    "cd": ({"chains", "refresh", "fast_lr"}, "CD has no persistent chains"),
+    "pcd": ({"fast_lr"}, "PCD has no fast weights"),
+    "fpcd": ({"refresh"}, "FPCD does not restart its chains"),
+    "jarzynski": (
+        {"refresh", "fast_lr"},
+        "Jarzynski's chains neither restart nor have fast weights",
+    ),
+}
 _LOAD = {
     "classes": (str, int, list), "limit": (int,), "transform": (str, list), "key": _WORD,
     "labels": _WORD, "validation": (str, int, float), "test": (str, int, float), "data_dir": _WORD,
@@ -54,10 +64,11 @@ def merged(path: Path | None, given: Mapping[str, Any], source: str | None) -> d
         raise GibbsianError("Name the data to train on, such as digits or a file; see --help.")
     kind = str(table.get("method", "pcd")).lower()
     method = {"kind": kind} | {k: table[k] for k in _METHOD if k in table}
-    if kind == "cd" and len(method.keys() & {"chains", "refresh"}):
-        raise GibbsianError(
-            "CD has no persistent chains; leave --chains and --refresh out or use --method pcd."
-        )
+    unfit, why = _UNFIT.get(kind, (set(), ""))
+    if unfit & method.keys():
+        named = " and ".join(f"--{k.replace('_', '-')}" for k in _METHOD if k in unfit)
+        other = "fpcd" if "fast_lr" in method else "pcd"
+        raise GibbsianError(f"{why}; leave {named} out or use --method {other}.")
     return {
         "data": table["data"],
         "model": table.get("model", "rbm"),

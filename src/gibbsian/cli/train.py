@@ -45,12 +45,15 @@ _Model = Annotated[
     _option("rbm, gaussian-rbm, relu-rbm, softmax-rbm or hopfield.", _MACHINE, "rbm"),
 ]
 _Hidden = Annotated[int | None, _option("Hidden units.", _MACHINE, "500")]
-_Method = Annotated[str | None, _option("cd or pcd.", _MACHINE, "pcd")]
+_Method = Annotated[str | None, _option("cd, pcd, fpcd or jarzynski.", _MACHINE, "pcd")]
 _Steps = Annotated[int | None, _option("Gibbs steps an update.", _MACHINE, "1")]
 _Chains = Annotated[int | None, _option("Persistent chains.", _MACHINE, "100")]
 _Refresh = Annotated[
     float | None,
     _option("Probability that a chain restarts from noise at an update.", _MACHINE, "0"),
+]
+_FastLr = Annotated[
+    float | None, _option("FPCD: learning rate of its fast weights.", _MACHINE, "0.01")
 ]
 _Weights = Annotated[str | None, _option("normal, glorot or pca.", _MACHINE, "normal")]
 _VisibleBias = Annotated[
@@ -155,7 +158,8 @@ _Overwrite = Annotated[
 def command(
     source: _Source = None,
     model: _Model = None, hidden: _Hidden = None, method: _Method = None, steps: _Steps = None,
-    chains: _Chains = None, refresh: _Refresh = None, weights: _Weights = None,
+    chains: _Chains = None, refresh: _Refresh = None, fast_lr: _FastLr = None,
+    weights: _Weights = None,
     visible_bias: _VisibleBias = None, hidden_bias: _HiddenBias = None,
     batch_size: _BatchSize = None, epochs: _Epochs = None, updates: _Updates = None,
     lr: _Lr = None, optimizer: _Optimizer = None, optimizer_option: _OptimizerOption = None,

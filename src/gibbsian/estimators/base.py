@@ -193,14 +193,16 @@ def from_spec(spec: Mapping[str, Any]) -> Estimator:
         If the kind is unknown or a setting does not fit.
     """
     from gibbsian.estimators.cd import CD
+    from gibbsian.estimators.fpcd import FPCD
+    from gibbsian.estimators.jarzynski import Jarzynski
     from gibbsian.estimators.pcd import PCD
     from gibbsian.estimators.ptt import PTT
 
-    known = {"cd": CD, "pcd": PCD, "ptt": PTT}
+    known = {"cd": CD, "pcd": PCD, "fpcd": FPCD, "jarzynski": Jarzynski, "ptt": PTT}
     settings = dict(spec)
     kind = str(settings.pop("kind", "")).lower()
     if kind not in known:
-        raise GibbsianError(f"There is no method {kind!r}; known are {', '.join(sorted(known))}.")
+        raise GibbsianError(f"There is no method {kind!r}; known are {', '.join(known)}.")
     if isinstance(settings.get("sampler"), str):
         raise TrainingError(
             f"This method's sampler was the object {settings['sampler']}, which no file holds; hand "

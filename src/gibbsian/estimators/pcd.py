@@ -82,7 +82,7 @@ class PCD(Estimator):
         TrainingError
             If that many chains would not fit into memory.
         """
-        _check_memory(machine, self.chains)
+        check_memory(machine, self.chains)
         visible = first_states(machine, self.chains, self.start, generator, data)
         return self.sampler.init(machine, visible, generator)
 
@@ -126,7 +126,7 @@ class PCD(Estimator):
         return replace(chains, layers=tuple(a.index_copy(0, hit[:, 0], b.to(a)) for a, b in pairs))
 
 
-def _check_memory(machine: BoltzmannMachine, chains: int) -> None:
+def check_memory(machine: BoltzmannMachine, chains: int) -> None:
     """Refuse chains whose states, with the sampler's working copies, exceed the free memory."""
     like = next(machine.parameters())
     need = 4 * chains * sum(machine.sizes) * like.element_size()

@@ -12,9 +12,12 @@ from gibbsian.samplers.base import (
     start,
 )
 from gibbsian.samplers.gibbs import Gibbs
+from gibbsian.samplers.langevin import Langevin
+from gibbsian.samplers.rates import RatesFPCD
 from gibbsian.samplers.tempering import Tempering
 
 __all__ = [
-    "STARTS", "ChainState", "Gibbs", "Info", "Sampler", "Samples", "Tempering", "annealed", "run",
+    "STARTS", "ChainState", "Gibbs", "Info", "Langevin", "RatesFPCD", "Sampler", "Samples",
+    "Tempering", "annealed", "run",
     "sample", "start",
 ]  # fmt: skip
