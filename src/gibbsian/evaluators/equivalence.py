@@ -73,7 +73,7 @@ class Equivalence:
 
 def equivalence(
     a: Float[Tensor, "chains q"],
-    b: Float[Tensor, "others q"],
+    b: Float[Tensor, "others same"],
     scale: Float[Tensor, " q"] | None = None,
     names: Sequence[str] | None = None,
     *,
