@@ -5,7 +5,7 @@
 """
 
 from gibbsian import data
-from gibbsian.assessment import evaluate
+from gibbsian.assessment import certify, evaluate
 from gibbsian.connections import Connection, Dense
 from gibbsian.errors import DataError, GibbsianError, GibbsianWarning, RunError, TrainingError
 from gibbsian.estimators import CD, PCD, Estimator
@@ -21,7 +21,7 @@ __version__ = "0.1.0"
 __all__ = [
     "CD", "PCD", "Bernoulli", "Binomial", "BoltzmannMachine", "Clamp", "Connection", "DataError",
     "Dense", "Estimator", "Gaussian", "Gibbs", "GibbsianError", "GibbsianWarning", "Mixed", "ReLU",
-    "RunError", "Sampler", "Settings", "Softmax", "Spin", "Trained", "TrainingError", "Units", "data",
-    "evaluate", "gaussian_rbm", "hopfield", "layered", "load", "rbm", "read", "relu_rbm", "resume",
+    "RunError", "Sampler", "Settings", "Softmax", "Spin", "Trained", "TrainingError", "Units",
+    "certify", "data", "evaluate", "gaussian_rbm", "hopfield", "layered", "load", "rbm", "read", "relu_rbm", "resume",
     "sample", "save", "softmax_rbm", "train",
 ]  # fmt: skip

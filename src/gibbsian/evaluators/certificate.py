@@ -252,7 +252,7 @@ def _starts(
 
 def _drift(noise: Trace, wanted: int) -> Check:
     kept = noise.after(_BURN)
-    last = min(len(kept), max(wanted // noise.thin, 1))
+    last = min(len(kept), max(wanted // noise.thin, 2))
     return checks.drift(kept[len(kept) - last :], last * noise.thin, wanted)
 
 
@@ -267,16 +267,18 @@ def _data(
     if held_out is None or len(held_out) < _LEAST_ROWS:
         words = "No rows were held out, so nobody can say whether samples are like them; hold some out."
         return Check("held_out", "undecided", words)
-    means, rows, names = noise.mean(dim=0)[:, 1:], choice(held_out).double(), choice.names
+    noise, rows, names = noise.cpu(), choice(held_out).cpu().double(), choice.names
+    means = noise.mean(dim=0)[:, 1:]
     if len(machine.layers) == 2:
         energies = free_energies(machine, held_out, "The held-out rows")
-        means, rows = noise.mean(dim=0), torch.cat([energies[:, None].to(rows), rows], dim=1)
+        means = noise.mean(dim=0)
+        rows = torch.cat([energies[:, None].to(rows), rows], dim=1)
         names = (_ENERGY, *names)
     scale = rows.std(dim=0)
     if len(names) > len(choice.names):
         # A good machine makes the free energy of patterns that are equally frequent nearly constant:
         # their spread alone would be no unit.
-        scale[0] = (scale[0].square() / 2 + noise[..., 0].cpu().double().var() / 2).sqrt()
+        scale[0] = (scale[0].square() / 2 + noise[..., 0].double().var() / 2).sqrt()
     found = equivalence(
         means, rows, scale, names, margin=margin, ess=checks.least_ess(noise)
     )

@@ -68,7 +68,7 @@ def observables(
     """
     if len(rows) < 2:
         raise GibbsianError("Observables are chosen on at least 2 training rows.")
-    x = rows.detach().double()
+    x = rows.detach().cpu().double()
     centre = x.mean(dim=0)
     covariance = torch.cov(x.T).reshape(x.shape[1], -1)
     values, vectors = torch.linalg.eigh(covariance)
@@ -77,13 +77,14 @@ def observables(
     # The sign of an eigenvector is arbitrary: its largest entry is made positive.
     largest = directions.abs().argmax(dim=0, keepdim=True)
     directions = directions * directions.gather(0, largest).sign()
-    return Observables(centre.to(rows), directions.to(rows), _strongest(covariance, pairs))
+    strongest = _strongest(covariance, pairs).to(rows.device)
+    return Observables(centre.to(rows), directions.to(rows), strongest)
 
 
 def _strongest(covariance: Tensor, most: int) -> Tensor:
     """List the pairs of strongest correlation, each column at most once."""
     if len(covariance) == 1:
-        return torch.zeros(2, 1, dtype=torch.long, device=covariance.device)
+        return torch.zeros(2, 1, dtype=torch.long)
     deviation = covariance.diagonal().clamp(min=0).sqrt()
     scale = torch.outer(deviation, deviation)
     tiny = 1e-12 * scale.max()
@@ -95,4 +96,4 @@ def _strongest(covariance: Tensor, most: int) -> Tensor:
         found.append((i, j))
         for k in (i, j):
             strength[k, :] = strength[:, k] = -1.0
-    return torch.tensor(found or [(0, 1)], device=covariance.device).T
+    return torch.tensor(found or [(0, 1)]).T
