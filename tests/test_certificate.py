@@ -22,7 +22,8 @@ from gibbsian.machine import BoltzmannMachine
 from gibbsian.samplers import ChainState, Gibbs
 from gibbsian.testing import enumerate_states
 
-SHORT = {"steps": 1_000, "drift_steps": 500}
+# Many chains of few steps: in tests a step costs what its shapes' checks cost.
+SHORT = {"steps": 80, "drift_steps": 40}
 
 
 def two_modes(coupling: float, field: float = 0.0) -> BoltzmannMachine:
@@ -42,7 +43,7 @@ def samples_of(machine: BoltzmannMachine, n: int, seed: int) -> Tensor:
 
 
 def rows_of(machine: BoltzmannMachine) -> dict[str, Tensor]:
-    return {"train": samples_of(machine, 4000, 1), "test": samples_of(machine, 4000, 2)}
+    return {"train": samples_of(machine, 30_000, 1), "test": samples_of(machine, 30_000, 2)}
 
 
 MODERATE = two_modes(0.4)
@@ -52,18 +53,18 @@ ROWS = rows_of(MODERATE)
 # Refused.
 
 
-@pytest.mark.parametrize("chains", [2, 10, 50, 200])
+@pytest.mark.parametrize("chains", [2, 10, 50, 400])
 def test_a_machine_without_couplings_is_refused(chains):
     """It mixes at once, and its means are the data's; samples differ in correlations."""
     found = certify(two_modes(0.0), ROWS, chains=chains, **SHORT)
     assert not found.granted
     if chains >= 50:
         assert found["held_out"].verdict == "failed" and "failed" in found.words[0]
-    if chains == 200:
+    if chains == 400:
         assert found["starts"].verdict == found["convergence"].verdict == "passed"
 
 
-@pytest.mark.parametrize("chains", [2, 10, 50, 200])
+@pytest.mark.parametrize("chains", [2, 10, 50, 400])
 def test_a_machine_without_one_mode_is_refused(chains):
     found = certify(two_modes(0.4, field=0.3), ROWS, chains=chains, **SHORT)
     assert not found.granted
@@ -104,7 +105,7 @@ def digits() -> gb.data.Dataset:
 
 
 def test_contrastive_divergence_in_a_hurry_is_refused(digits):
-    found = gb.train(gb.rbm(64, 32), digits, gb.CD(1), updates=300, lr=0.5, seed=0, progress=False)
+    found = gb.train(gb.rbm(64, 32), digits, gb.CD(1), updates=100, lr=0.5, seed=0, progress=False)
     certificate = gb.certify(found, held_out_margin=0.25, **SHORT)
     assert not certificate.granted
     assert certificate["held_out"].verdict == "failed"
@@ -122,8 +123,8 @@ def wide() -> BoltzmannMachine:
 
 @pytest.fixture(scope="module")
 def sets() -> dict[str, Tensor]:
-    drawn = gb.sample(wide(), 6_000, 100, generator=1).samples
-    return {"train": drawn[:2000], "test": drawn[2000:4000], "more": drawn[4000:]}
+    drawn = gb.sample(wide(), 15_000, 60, generator=1).samples
+    return dict(zip(("train", "test", "more"), drawn.split(5_000), strict=True))
 
 
 def test_samples_of_the_same_distribution_are_certified_and_copies_refused(sets):
@@ -138,7 +139,7 @@ def test_samples_of_the_same_distribution_are_certified_and_copies_refused(sets)
 
 
 def test_samples_without_one_mode_are_refused():
-    some = samples_of(MODERATE, 4000, 3)
+    some = samples_of(MODERATE, 30_000, 3)
     assert certify_samples(some, ROWS).granted
     found = certify_samples(some[some.sum(dim=1) > 0], ROWS)
     assert found["held_out"].verdict == "failed" and not found.granted
@@ -148,18 +149,18 @@ def test_samples_without_one_mode_are_refused():
 
 
 def test_the_machine_of_the_data_earns_it_with_enough_chains_and_rows():
-    granted = {n: certify(MODERATE, ROWS, chains=n, **SHORT) for n in (2, 20, 150)}
-    assert [c.granted for c in granted.values()] == [False, False, True], granted[150].words
+    granted = {n: certify(MODERATE, ROWS, chains=n, **SHORT) for n in (2, 20, 1_500)}
+    assert [c.granted for c in granted.values()] == [False, False, True], granted[1_500].words
     assert granted[20]["starts"].verdict == "undecided"
     few = {"train": ROWS["train"], "test": ROWS["test"][:300]}
-    found = certify(MODERATE, few, chains=150, **SHORT)
+    found = certify(MODERATE, few, chains=1_500, **SHORT)
     assert found["held_out"].verdict == "undecided" and not found.granted
     assert "could not be decided" in found.words[0]
 
 
 def bars_and_stripes() -> tuple[BoltzmannMachine, dict[str, Tensor]]:
     """Return a machine fitted to 3 × 3 bars and stripes by the exact gradient, and rows."""
-    data = gb.data.load("bars-and-stripes:n=3,rows=8000", validation=0, test=0.5)
+    data = gb.data.load("bars-and-stripes:n=3,rows=40000", validation=0, test=0.5)
     rows = {k: getattr(data, k).tensor().float() for k in ("train", "test")}
     patterns, counts = rows["train"].unique(dim=0, return_counts=True)
     grid = ((torch.arange(512)[:, None] >> torch.arange(9)) & 1).float()
@@ -168,40 +169,41 @@ def bars_and_stripes() -> tuple[BoltzmannMachine, dict[str, Tensor]]:
     with torch.no_grad():
         machine.joints[0].weight.copy_(0.1 * torch.randn(9, 20, generator=g))
     optimizer = torch.optim.Adam(machine.parameters(), lr=0.05)
-    for _ in range(600):
+    weight, a, b = machine.joints[0].weight, machine.layers[0].bias, machine.layers[1].bias
+    for _ in range(2_000):
         optimizer.zero_grad()
-        log_z = torch.logsumexp(-machine.free_energy(grid), dim=0)
-        loss = (counts / counts.sum() * machine.free_energy(patterns)).sum() + log_z
+        minus_f = [x @ a + torch.nn.functional.softplus(x @ weight + b).sum(dim=1)
+                   for x in (patterns, grid)]  # fmt: skip
+        loss = minus_f[1].logsumexp(dim=0) - counts / counts.sum() @ minus_f[0]
         loss.backward()
         optimizer.step()
-    assert float(loss.detach()) < math.log(14) + 0.02
+    assert float(loss.detach()) < math.log(14) + 0.003
     return machine, rows
 
 
-class Jumping(Gibbs):
-    """Gibbs, and after it eight proposals of uniform bits by Metropolis and Hastings.
+class Resampling(Gibbs):
+    """Gibbs, and before it a choice among the state and 64 draws of uniform bits, by exp(−F).
 
-    It crosses what separates the patterns of a small machine, and leaves its distribution as it is.
+    It crosses what separates the patterns of a small machine, and leaves its distribution as it is
+    (Tjelmeland 2004; Andrieu, Lee and Vihola 2018).
     """
 
     def step(self, machine, state, generator, clamps=None):
         v = state.layers[0]
         with torch.no_grad():
-            now = machine.free_energy(v)
-            for _ in range(8):
-                other = machine.layers[0].domain.noise(len(v), generator).to(v)
-                energy = machine.free_energy(other)
-                u = torch.rand(len(v), generator=generator)
-                taken = u.log() < now - energy
-                v, now = torch.where(taken[:, None], other, v), torch.where(taken, energy, now)
+            noise = machine.layers[0].domain.noise(64 * len(v), generator).to(v)
+            all_ = torch.cat([v[:, None], noise.reshape(len(v), 64, -1)], dim=1)
+            chance = (-machine.free_energy(all_)).softmax(dim=1)
+            index = torch.multinomial(chance, 1, generator=generator)[:, 0]
+            v = all_[torch.arange(len(v)), index]
             h = machine.layers[1].sample(machine.joints[0].up(v), generator)
         return super().step(machine, ChainState((v, h)), generator, clamps)
 
 
 def test_bars_and_stripes_earn_it_with_a_sampler_that_crosses_and_not_without():
     machine, rows = bars_and_stripes()
-    options = {"chains": 150, "steps": 1_600, "drift_steps": 800}
-    found = certify(machine, rows, sampler=Jumping(), **options)
+    options = {"chains": 800, "steps": 80, "drift_steps": 40}
+    found = certify(machine, rows, sampler=Resampling(), **options)
     assert found.granted, found.words
     stuck = certify(machine, rows, **options)
     assert not stuck.granted and stuck["convergence"].verdict == "failed"
@@ -232,13 +234,13 @@ def test_drift_is_seen():
 
 def test_traces_can_be_handed_in():
     choice = observables(ROWS["train"])
-    traces = run_chains(MODERATE, 150, 1_000, data=ROWS["train"], record=(), generator=0, draws=1_000,
+    traces = run_chains(MODERATE, 400, 80, data=ROWS["train"], record=(), generator=0,
                         observe=choice)  # fmt: skip
-    assert traces["noise"].observed.shape == (1000, 150, len(choice.names))
+    assert traces["noise"].observed.shape == (80, 400, len(choice.names))
     assert torch.equal(traces["noise"].late[-1], traces["noise"].state.layers[0])
     torch.testing.assert_close(traces["noise"].observed[-1], choice(traces["noise"].late[-1]))
-    found = certify(MODERATE, ROWS, traces=traces, choice=choice, drift_steps=500)
-    assert found.as_dict() == certify(MODERATE, ROWS, chains=150, generator=0, **SHORT).as_dict()
+    found = certify(MODERATE, ROWS, traces=traces, choice=choice, drift_steps=40)
+    assert found.as_dict() == certify(MODERATE, ROWS, chains=400, generator=0, **SHORT).as_dict()
     with pytest.raises(GibbsianError, match="run without observables"):
         bare = run_chains(MODERATE, 3, 20, data=ROWS["train"])
         certify(MODERATE, ROWS, traces=bare, choice=choice)
@@ -250,7 +252,7 @@ def test_traces_can_be_handed_in():
 def test_every_machine_gets_a_verdict_in_words(name):
     x = exact_samples(name, 60, seed=1)[0]
     splits = {"train": x[:30], "validation": x[30:]}
-    found = certify(MACHINES[name], splits, chains=6, steps=40, drift_steps=20, training_steps=3)
+    found = certify(MACHINES[name], splits, chains=6, steps=16, drift_steps=8, training_steps=3)
     assert not found.granted
     table = json.loads(json.dumps(found.as_dict(), allow_nan=False))
     assert table["granted"] is False and set(table["checks"]) == {c.name for c in found.checks}
@@ -267,7 +269,7 @@ def test_without_training_or_held_out_rows_it_is_undecided():
 
 
 def test_evaluate_carries_it():
-    found = evaluate(MODERATE, ROWS, chains=150, temperatures=20, mixing_steps=1_000, generator=0)
+    found = evaluate(MODERATE, ROWS, chains=1_500, temperatures=3, mixing_steps=80, generator=0)
     assert found.certificate.granted and found.as_dict()["certificate"]["granted"]
     assert found.certificate.words[0] in found.words
     alone = evaluate(MODERATE, ROWS["test"][:1], chains=4, temperatures=5, mixing_steps=8)
@@ -285,5 +287,3 @@ def test_impossible_requests_are_refused():
         certify(MODERATE, torch.zeros(4, 3))
     with pytest.raises(DataError, match="give both"):
         certify_samples(torch.zeros(5, 3), {"train": torch.zeros(5, 3)})
-    with pytest.raises(GibbsianError, match="not 3"):
-        gb.certify(3)

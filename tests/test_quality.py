@@ -69,6 +69,16 @@ def test_copies_lose_privacy_and_samples_do_not():
     assert copied.loss - 3 * copied.standard_error > 0.15
     fair = privacy(train, test, normal(300, 10, seed=3))
     assert abs(fair.loss) < 4 * fair.standard_error
+    assert copied.copied == 1 and abs(fair.copied) < 4 * fair.copied_error
+
+
+def test_copies_of_a_few_of_many_rows_are_found():
+    """Fewer samples than rows, and fewer held-out rows than training rows."""
+    train, test = normal(3000, 10), normal(500, 10, seed=1)
+    found = privacy(train, test, train[:300])
+    assert found.copied - 3 * found.copied_error > 0.9
+    fair = privacy(train, test, normal(300, 10, seed=3))
+    assert abs(fair.copied) < 4 * fair.copied_error
 
 
 def test_balls_around_equal_and_unequal_sets():

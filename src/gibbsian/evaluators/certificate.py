@@ -15,7 +15,7 @@ from gibbsian.evaluators.chains import Trace, run_chains
 from gibbsian.evaluators.checks import Check
 from gibbsian.evaluators.equivalence import equivalence
 from gibbsian.evaluators.free_energy import free_energies
-from gibbsian.evaluators.mixing import EQUIVALENCE, check_mixing
+from gibbsian.evaluators.mixing import EQUIVALENCE, Diagnostics, check_mixing, diagnose
 from gibbsian.evaluators.observables import Observables, observables
 from gibbsian.machine import BoltzmannMachine
 from gibbsian.samplers import Sampler
@@ -143,14 +143,15 @@ def certify(
             "A certificate needs traces from noise and from data, and the observables they were run with."
         )
     noise, names = traces["noise"], (_ENERGY, *choice.names)
-    ess = min(checks.least_ess(x) for x in series.values())
+    draws = {k: checks.effective(x) for k, x in series.items()}
+    ess = min(min(x) for x in draws.values())
     mixing = check_mixing(traces, _BURN).diagnostics["all"]
     found = [
         _starts(series, names, margin, ess),
-        checks.convergence(mixing, ess),
+        _convergence(series, names, draws, mixing),
         _drift(noise, whole(drift_steps, "The steps without drift", 2)),
         checks.autocorrelation(mixing.autocorrelation_time, training_steps),
-        _data(machine, series["noise"], held_out, choice, held_out_margin),
+        _data(machine, series["noise"], held_out, choice, held_out_margin, min(draws["noise"])),
     ]
     samples = _samples(noise, mixing.autocorrelation_time)
     return _certificate([*found, *_quality(splits.get("train"), held_out, samples)])
@@ -250,6 +251,19 @@ def _starts(
     return checks.compared("starts", found, "Chains from noise and from data", (_START, _LONGER))
 
 
+def _convergence(
+    series: Mapping[str, Tensor],
+    names: tuple[str, ...],
+    draws: Mapping[str, list[float]],
+    energy: Diagnostics,
+) -> Check:
+    """Look at the energy, and at the observable with the fewest effective draws."""
+    least = [min(x) for x in zip(*draws.values(), strict=True)]
+    i = least.index(min(least))
+    scarcest = diagnose(torch.cat([x[..., i] for x in series.values()], dim=1))
+    return checks.convergence(energy, scarcest, names[i], least[i])
+
+
 def _drift(noise: Trace, wanted: int) -> Check:
     kept = noise.after(_BURN)
     last = min(len(kept), max(wanted // noise.thin, 2))
@@ -262,6 +276,7 @@ def _data(
     held_out: Tensor | None,
     choice: Observables,
     margin: float,
+    ess: float,
 ) -> Check:
     """Compare chains from noise with held-out rows; deep machines have no free energy of rows."""
     if held_out is None or len(held_out) < _LEAST_ROWS:
@@ -279,9 +294,7 @@ def _data(
         # A good machine makes the free energy of patterns that are equally frequent nearly constant:
         # their spread alone would be no unit.
         scale[0] = (scale[0].square() / 2 + noise[..., 0].double().var() / 2).sqrt()
-    found = equivalence(
-        means, rows, scale, names, margin=margin, ess=checks.least_ess(noise)
-    )
+    found = equivalence(means, rows, scale, names, margin=margin, ess=ess)
     advice = (_APART, f"{len(held_out):,} held-out rows may be too few: hold out more, or {_LONGER}")
     return checks.compared("held_out", found, "Samples from noise and held-out rows", advice)
 

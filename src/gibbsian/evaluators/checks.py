@@ -21,6 +21,7 @@ from gibbsian.evaluators.quality import Privacy, covariance_error, coverage, pri
 _ACCURACY = 0.25
 # Copied rows lose about ½; a machine that generalises loses less than this.
 _PRIVACY = 0.15
+_COPIED = 0.3  # of the samples, beyond chance, nearest to a training row
 _SIGMAS = 2.0
 _NEIGHBOURS = 5
 
@@ -77,14 +78,20 @@ def compared(name: str, found: Equivalence, what: str, advice: tuple[str, str]) 
     return Check(name, "undecided", words, found.as_dict())
 
 
-def convergence(d: Diagnostics, ess: float) -> Check:
-    """Ask R-hat of the energies, and the effective draws of the scarcest observable."""
-    numbers = {**d.as_dict(), "least_ess": ess}
-    least = min(ess, d.ess)
-    words = f"Split R-hat is {d.rhat:.3f} and the scarcest observable has {least:.0f} effective draws"
-    if d.rhat < LARGEST_RHAT and least >= LOWEST_ESS:
+def convergence(energy: Diagnostics, scarcest: Diagnostics, name: str, ess: float) -> Check:
+    """Ask R-hat and effective draws of the energies, and of the observable with the fewest of them.
+
+    Energies alone are blind to modes of equal energy.
+    """
+    rhat, least = max(energy.rhat, scarcest.rhat), min(ess, energy.ess)
+    numbers = {**energy.as_dict(), "least_ess": ess, "scarcest": name, "scarcest_rhat": scarcest.rhat}
+    words = (
+        f"Split R-hat is {energy.rhat:.3f} for the free energy and {scarcest.rhat:.3f} for the observable "
+        f"with the fewest effective draws ({name}, {least:.0f} draws)"
+    )
+    if rhat < LARGEST_RHAT and least >= LOWEST_ESS:
         return Check("convergence", "passed", f"{words}.", numbers)
-    verdict = "undecided" if d.rhat < LARGEST_RHAT else "failed"
+    verdict = "undecided" if rhat < LARGEST_RHAT else "failed"
     return Check(
         "convergence", verdict,
         f"{words}, where below {LARGEST_RHAT} and at least {LOWEST_ESS} are asked for; run longer chains.",
@@ -176,27 +183,33 @@ def _resemblance(found: Privacy) -> Check:
 
 
 def _privacy(found: Privacy) -> Check:
-    half = _SIGMAS * found.standard_error
-    loss = found.loss
-    copied = loss > _PRIVACY and loss - half > 0
-    verdict = "passed" if loss + half < _PRIVACY else "failed" if copied else "undecided"
+    values = (
+        (found.loss, _SIGMAS * found.standard_error, _PRIVACY),
+        (found.copied, _SIGMAS * found.copied_error, _COPIED),
+    )
+    copied = any(x > limit and x - half > 0 for x, half, limit in values)
+    fine = all(x + half < limit for x, half, limit in values)
+    verdict = "failed" if copied else "passed" if fine else "undecided"
+    (loss, loss_half, _), (share, share_half, _) = values
     words = (
         f"Samples lie nearer to training rows than to held-out ones by a privacy loss of {loss:+.3f} ± "
-        f"{half:.3f}"
+        f"{loss_half:.3f}, and {share:+.3f} ± {share_half:.3f} of them beyond chance have a training row as "
+        "their nearest"
     )
     more = {
-        "passed": f", below {_PRIVACY}",
+        "passed": f" (below {_PRIVACY} and {_COPIED})",
         "failed": ": they copy training rows, so train shorter, on more rows, or with a penalty",
-        "undecided": f", where below {_PRIVACY} is asked for; give more samples and rows",
+        "undecided": f", where below {_PRIVACY} and {_COPIED} are asked for; give more samples "
+        "and rows",
     }[verdict]
     return Check("privacy", verdict, f"{words}{more}.", found.as_dict())
 
 
-def least_ess(series: Float[Tensor, "draws chains q"]) -> float:
-    """Return the effective draws of the scarcest observable, draws × chains / τ."""
+def effective(series: Float[Tensor, "draws chains q"]) -> list[float]:
+    """Return the effective draws of each observable, draws × chains / τ."""
     n, chains, q = series.shape
     times = [max(autocorrelation_time(series[..., i].cpu()), 1.0) for i in range(q)]
-    return n * chains / max(times)
+    return [n * chains / t for t in times]
 
 
 def spread(series: Float[Tensor, "draws chains q"]) -> Float[Tensor, " q"]:

@@ -98,10 +98,18 @@ class Privacy:
     ----------
     train, test : AdversarialAccuracy
         Of the samples against training rows, and against held-out rows.
+    copied : float
+        The share s of samples whose nearest row of all is a training row, beyond the share p of training
+        rows among the rows: (s − p)/(1 − p) is 0 for samples of the distribution and 1 for copies.
+        Accuracies compare as many rows as samples, and miss copies of the other training rows.
+    copied_error : float
+        Its standard error.
     """
 
     train: AdversarialAccuracy
     test: AdversarialAccuracy
+    copied: float
+    copied_error: float
 
     @property
     def loss(self) -> float:
@@ -116,14 +124,18 @@ class Privacy:
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
         return {"train": self.train.as_dict(), "test": self.test.as_dict(),
-                "privacy_loss": self.loss, "standard_error": self.standard_error}  # fmt: skip
+                "privacy_loss": self.loss, "standard_error": self.standard_error,
+                "copied": self.copied, "copied_standard_error": self.copied_error}  # fmt: skip
 
 
 def privacy(
     train: Float[Tensor, "n d"], test: Float[Tensor, "k d"], samples: Float[Tensor, "m d"],
     seed: int = 0,
 ) -> Privacy:  # fmt: skip
-    """Compare the adversarial accuracies against training and held-out rows, as many of each.
+    """Compare the samples' nearness to training rows with that to held-out rows.
+
+    Adversarial accuracies take as many rows of each as there are samples, 1,000 at most; `copied` takes
+    all rows.
 
     Raises
     ------
@@ -133,7 +145,26 @@ def privacy(
     n = min(len(train), len(test), len(samples), _MOST)
     made = torch.from_numpy(_some(samples, n, seed))
     both = [torch.from_numpy(_some(x, n, seed + 1)) for x in (train, test)]
-    return Privacy(*(adversarial_accuracy(x, made, seed) for x in both))
+    loss = (adversarial_accuracy(x, made, seed) for x in both)
+    return Privacy(*loss, *_copied(train, test, made.numpy()))
+
+
+def _copied(train: Tensor, test: Tensor, made: np.ndarray) -> tuple[float, float]:
+    """Return how much oftener than by chance the nearest row is a training row, and its error."""
+    from sklearn.neighbors import NearestNeighbors
+
+    near = [
+        NearestNeighbors(n_neighbors=1, algorithm="brute")
+        .fit(_some(x, len(x), 0)).kneighbors(made)[0][:, 0]
+        for x in (train, test)
+    ]  # fmt: skip
+    chance = len(train) / (len(train) + len(test))
+    close = _TIE * (1e-12 + float(np.mean(near)))
+    tie = np.abs(near[0] - near[1]) <= close
+    share = float(np.mean(np.where(tie, chance, near[0] < near[1])))
+    p = (share * len(made) + chance) / (len(made) + 1)
+    error = math.sqrt(p * (1 - p) / len(made))
+    return (share - chance) / (1 - chance), error / (1 - chance)
 
 
 @dataclass(frozen=True)
