@@ -280,7 +280,9 @@ def _data(
 ) -> Check:
     """Compare chains from noise with held-out rows; deep machines have no free energy of rows."""
     if held_out is None or len(held_out) < _LEAST_ROWS:
-        words = "No rows were held out, so nobody can say whether samples are like them; hold some out."
+        words = (
+            "No rows were held out, so nobody can say whether samples are like them; hold some out."
+        )
         return Check("held_out", "undecided", words)
     noise, rows, names = noise.cpu(), choice(held_out).cpu().double(), choice.names
     means = noise.mean(dim=0)[:, 1:]
@@ -295,7 +297,10 @@ def _data(
         # their spread alone would be no unit.
         scale[0] = (scale[0].square() / 2 + noise[..., 0].double().var() / 2).sqrt()
     found = equivalence(means, rows, scale, names, margin=margin, ess=ess)
-    advice = (_APART, f"{len(held_out):,} held-out rows may be too few: hold out more, or {_LONGER}")
+    advice = (
+        _APART,
+        f"{len(held_out):,} held-out rows may be too few: hold out more, or {_LONGER}",
+    )
     return checks.compared("held_out", found, "Samples from noise and held-out rows", advice)
 
 

@@ -65,9 +65,7 @@ def compared(name: str, found: Equivalence, what: str, advice: tuple[str, str]) 
         return Check(name, "passed", words, found.as_dict())
     if found.verdict == "different":
         apart = [n for n, v in zip(found.names, found.verdicts, strict=True) if v == "different"]
-        words = (
-            f"{what} differ in {len(apart)} of {count} observables (furthest: {numbers}); {advice[0]}."
-        )
+        words = f"{what} differ in {len(apart)} of {count} observables (furthest: {numbers}); {advice[0]}."
         return Check(name, "failed", words, found.as_dict())
     scarce = found.ess is not None and found.ess < LOWEST_ESS
     few = f", {found.ess:.0f} effective draws where {LOWEST_ESS} are asked for" if scarce else ""
@@ -84,7 +82,12 @@ def convergence(energy: Diagnostics, scarcest: Diagnostics, name: str, ess: floa
     Energies alone are blind to modes of equal energy.
     """
     rhat, least = max(energy.rhat, scarcest.rhat), min(ess, energy.ess)
-    numbers = {**energy.as_dict(), "least_ess": ess, "scarcest": name, "scarcest_rhat": scarcest.rhat}
+    numbers = {
+        **energy.as_dict(),
+        "least_ess": ess,
+        "scarcest": name,
+        "scarcest_rhat": scarcest.rhat,
+    }
     words = (
         f"Split R-hat is {energy.rhat:.3f} for the free energy and {scarcest.rhat:.3f} for the observable "
         f"with the fewest effective draws ({name}, {least:.0f} draws)"
