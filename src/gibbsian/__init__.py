@@ -22,6 +22,6 @@ __all__ = [
     "CD", "PCD", "Bernoulli", "Binomial", "BoltzmannMachine", "Clamp", "Connection", "DataError",
     "Dense", "Estimator", "Gaussian", "Gibbs", "GibbsianError", "GibbsianWarning", "Mixed", "ReLU",
     "RunError", "Sampler", "Settings", "Softmax", "Spin", "Trained", "TrainingError", "Units",
-    "certify", "data", "evaluate", "gaussian_rbm", "hopfield", "layered", "load", "rbm", "read", "relu_rbm", "resume",
-    "sample", "save", "softmax_rbm", "train",
+    "certify", "data", "evaluate", "gaussian_rbm", "hopfield", "layered", "load", "rbm", "read", "relu_rbm",
+    "resume", "sample", "save", "softmax_rbm", "train",
 ]  # fmt: skip

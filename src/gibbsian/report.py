@@ -158,7 +158,8 @@ class _Sections:
         """Draw everything there is to draw for these data."""
         made = [
             self.samples(), self.strip(), self.likelihood(), self.energies(),
-            certificate_section(self.found.certificate), self.reconstructions(), self.filters(), self.learning(),
+            certificate_section(self.found.certificate), self.reconstructions(),
+            self.filters(), self.learning(),
         ]  # fmt: skip
         return [s for s in made if s is not None]
 

@@ -118,8 +118,12 @@ def run_chains(
 def _told(
     where: str, steps: int, progress: Callable[[str, float], None] | None
 ) -> Callable[[int], None]:
+    told = 0
+
     def tell(i: int) -> None:
-        if progress is not None and (i % max(1, steps // 100) == 0 or i == steps):
+        nonlocal told
+        if progress is not None and i > told and (i - told >= steps // 100 or i == steps):
+            told = i
             progress(f"chains from {where}", i / steps)
 
     return tell
@@ -161,6 +165,7 @@ def _trace(
             kept[i] = state.layers[0].clone()
         tell(i)
     state, _ = run(sampler, machine, state, steps - done, generator)
+    tell(steps)
     at = torch.arange(1, len(energies) + 1) * thin
     seen = (torch.stack(observed), torch.stack(late)) if observe is not None else (None, None)
     return Trace(torch.stack(energies), at, thin, kept, state, *seen)

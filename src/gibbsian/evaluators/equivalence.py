@@ -133,8 +133,8 @@ def equivalence(
             known.tolist(), low.tolist(), high.tolist(), chance.tolist(), strict=True
         )
     ]  # fmt: skip
-    values = (tuple(x.tolist()) for x in (difference, low, high))
-    return Equivalence(names, *values, tuple(verdicts), margin, ess)
+    middle, left, right = (tuple(x.tolist()) for x in (difference, low, high))
+    return Equivalence(names, middle, left, right, tuple(verdicts), margin, ess)
 
 
 def _units(a: Tensor, b: Tensor, scale: Tensor | None) -> Tensor:

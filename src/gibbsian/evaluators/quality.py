@@ -145,8 +145,8 @@ def privacy(
     n = min(len(train), len(test), len(samples), _MOST)
     made = torch.from_numpy(_some(samples, n, seed))
     both = [torch.from_numpy(_some(x, n, seed + 1)) for x in (train, test)]
-    loss = (adversarial_accuracy(x, made, seed) for x in both)
-    return Privacy(*loss, *_copied(train, test, made.numpy()))
+    near, far = (adversarial_accuracy(x, made, seed) for x in both)
+    return Privacy(near, far, *_copied(train, test, made.numpy()))
 
 
 def _copied(train: Tensor, test: Tensor, made: np.ndarray) -> tuple[float, float]:
