@@ -23,9 +23,8 @@ def test_every_machine_is_evaluated(name):
     machine, x = MACHINES[name], splits(name)
     found = evaluate(machine, x, generator=1, **QUICK)
     out = json.loads(json.dumps(found.as_dict(), allow_nan=False))
-    assert {"train", "validation", "test", "log_z", "mixing", "free_energy_gap", "words"} == set(
-        out
-    )
+    assert {"train", "validation", "test", "log_z", "mixing", "free_energy_gap", "words",
+            "certificate"} == set(out)  # fmt: skip
     assert out["log_z"]["ais"]["log_z"] == pytest.approx(truth(name).log_z, abs=0.25)
     assert all(isinstance(w, str) and w.endswith(".") for w in out["words"])
     for k, rows_ in x.items():

@@ -96,7 +96,9 @@ class Backwards(_Walk):
 @pytest.mark.parametrize("walk", [_Walk, Backwards])
 def test_exchange_leaves_both_laws_as_they_are(walk):
     """Exact samples of two machines, exchanged ten times with new partners, are still that."""
-    machine, frozen = (testing.perturbed(models.rbm(4, 3), s, seed=i) for i, s in ((1, 1.5), (2, 0.8)))
+    machine, frozen = (
+        testing.perturbed(models.rbm(4, 3), s, seed=i) for i, s in ((1, 1.5), (2, 0.8))
+    )
     tables = [testing.enumerate_states(m) for m in (machine, frozen)]
     generator = Generator().manual_seed(3)
     n = 20_000

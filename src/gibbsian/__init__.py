@@ -5,7 +5,7 @@
 """
 
 from gibbsian import data
-from gibbsian.assessment import evaluate
+from gibbsian.assessment import certify, evaluate
 from gibbsian.connections import Connection, Dense
 from gibbsian.errors import DataError, GibbsianError, GibbsianWarning, RunError, TrainingError
 from gibbsian.estimators import CD, FPCD, PCD, PTT, Estimator, Jarzynski
@@ -22,7 +22,7 @@ __all__ = [
     "CD", "FPCD", "PCD", "PTT", "Bernoulli", "Binomial", "BoltzmannMachine", "Clamp", "Connection",
     "DataError", "Dense", "Estimator", "Gaussian", "Gibbs", "GibbsianError", "GibbsianWarning",
     "Jarzynski", "Langevin", "Mixed", "RatesFPCD", "ReLU", "RunError", "Sampler", "Settings",
-    "Softmax", "Spin", "Tempering", "Trained", "TrainingError", "Units", "annealed", "data",
+    "Softmax", "Spin", "Tempering", "Trained", "TrainingError", "Units", "annealed", "certify", "data",
     "evaluate", "gaussian_rbm", "hopfield", "layered", "load", "rbm", "read", "relu_rbm", "resume",
     "sample", "save", "softmax_rbm", "train",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""`gibbsian.evaluate`: evaluators and verdict for a machine or a run, on a data set or rows."""
+"""`gibbsian.evaluate` and `gibbsian.certify`: for a machine or a run, on a data set or rows."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +8,8 @@ from torch import Tensor
 
 from gibbsian.data import Dataset
 from gibbsian.errors import GibbsianError
-from gibbsian.evaluators import Evaluation
+from gibbsian.evaluators import Certificate, Evaluation
+from gibbsian.evaluators import certify as certify_rows
 from gibbsian.evaluators import evaluate as evaluate_rows
 from gibbsian.evaluators.free_energy import free_energies
 from gibbsian.evaluators.moments import compare_moments
@@ -61,6 +62,59 @@ def evaluate(
     GibbsianError
         If there are no data, or they do not fit the machine.
     """
+    machine, table, noise = _subject(subject, data, rows, seed)
+    if data is None and isinstance(subject, Trained):
+        options.setdefault("reference", subject.reference)
+    if noise is not None:
+        options.setdefault("dequantisation", noise)
+    if isinstance(subject, Trained):
+        options.setdefault("training_steps", _training_steps(subject))
+    options.setdefault("generator", seed)
+    return evaluate_rows(machine, table, **options)
+
+
+def certify(
+    subject: Trained | BoltzmannMachine,
+    data: Dataset | Mapping[str, Tensor] | Tensor | None = None,
+    *,
+    rows: int | None = 10_000,
+    seed: int = 0,
+    **options: Any,
+) -> Certificate:
+    """Certify that chains from noise reach equilibrium, and that their samples are like held-out rows.
+
+    Parameters
+    ----------
+    subject, data, rows, seed
+        As for `evaluate`.
+    **options
+        As for `gibbsian.evaluators.certify`: chains, steps, held_out_margin, sampler, ….
+
+    Returns
+    -------
+    Certificate
+
+    Raises
+    ------
+    GibbsianError
+        If there are no data, or they do not fit the machine.
+    """
+    machine, table, _ = _subject(subject, data, rows, seed)
+    if isinstance(subject, Trained):
+        options.setdefault("training_steps", _training_steps(subject))
+    options.setdefault("generator", seed)
+    return certify_rows(machine, table, **options)
+
+
+def _training_steps(trained: Trained) -> int | None:
+    """Return the steps of the chains in an update, where the method has such."""
+    return trained.config.get("method", {}).get("steps")
+
+
+def _subject(
+    subject: Any, data: Dataset | Mapping[str, Tensor] | Tensor | None, rows: int | None, seed: int
+) -> tuple[BoltzmannMachine, Mapping[str, Tensor] | Tensor, str | None]:
+    """Return the machine, the rows of its data, and the noise added to them, in words."""
     machine = subject.machine if isinstance(subject, Trained) else subject
     if not isinstance(machine, BoltzmannMachine):
         raise GibbsianError(
@@ -70,14 +124,12 @@ def evaluate(
         if not isinstance(subject, Trained):
             raise GibbsianError("A machine alone has no data to be evaluated on; give them too.")
         data = subject.data
-        options.setdefault("reference", subject.reference)
-    if isinstance(data, Dataset):
-        noise = [s for s in data.transform.names if s.startswith("dequantise")]
-        options.setdefault("dequantisation", noise[0] if noise else None)
-        like = next(machine.parameters())
-        data = {k: x.to(like) for k, x in rows_of(data, rows, seed).items()}
-    options.setdefault("generator", seed)
-    return evaluate_rows(machine, data, **options)
+    if not isinstance(data, Dataset):
+        return machine, data, None
+    noise = [s for s in data.transform.names if s.startswith("dequantise")]
+    like = next(machine.parameters())
+    table = {k: x.to(like) for k, x in rows_of(data, rows, seed).items()}
+    return machine, table, noise[0] if noise else None
 
 
 def assess(

@@ -15,6 +15,7 @@ from gibbsian import checkpoint, plots, repair
 from gibbsian.assessment import assess, rows_of
 from gibbsian.errors import RunError
 from gibbsian.evaluators import Evaluation
+from gibbsian.report_certificate import certificate_section
 from gibbsian.report_page import Section, Verdict, render
 from gibbsian.trained import Trained
 from gibbsian.units import base as unit
@@ -157,7 +158,8 @@ class _Sections:
         """Draw everything there is to draw for these data."""
         made = [
             self.samples(), self.strip(), self.likelihood(), self.energies(),
-            self.reconstructions(), self.filters(), self.learning(),
+            certificate_section(self.found.certificate), self.reconstructions(),
+            self.filters(), self.learning(),
         ]  # fmt: skip
         return [s for s in made if s is not None]
 

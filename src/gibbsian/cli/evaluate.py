@@ -12,6 +12,7 @@ import typer
 from gibbsian.cli import options as opt
 
 if TYPE_CHECKING:
+    from gibbsian.evaluators import Certificate
     from gibbsian.report_page import Verdict
 
 NAME = "evaluate"
@@ -67,6 +68,17 @@ def command(
         return
     _table(found.as_dict())
     tell(verdict)
+    tell_certificate(found.certificate)
+
+
+def tell_certificate(certificate: "Certificate | None") -> None:
+    """Print a certificate as text: the verdict, then each check."""
+    if certificate is None:
+        return
+    marks = {"passed": "+", "failed": "-", "undecided": "?", "reported": " "}
+    typer.echo(f"\n{certificate.words[0]}")
+    for check in certificate.checks:
+        typer.echo(f"  {marks[check.verdict]} {check.words}")
 
 
 def tell(verdict: "Verdict") -> None:

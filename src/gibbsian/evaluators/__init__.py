@@ -2,7 +2,10 @@
 
 from gibbsian.evaluators.ais import Estimate, ais, estimate, reverse_ais
 from gibbsian.evaluators.bridge import Bridge, Ladder, bar, ladder_log_z
+from gibbsian.evaluators.certificate import Certificate, certify, certify_samples
 from gibbsian.evaluators.chains import RECORDED, Trace, run_chains
+from gibbsian.evaluators.checks import Check
+from gibbsian.evaluators.equivalence import Equivalence, equivalence
 from gibbsian.evaluators.evaluate import Evaluation, SplitEvaluation, evaluate
 from gibbsian.evaluators.exact import count_states, log_z, states
 from gibbsian.evaluators.free_energy import free_energies, free_energy_gap
@@ -16,7 +19,17 @@ from gibbsian.evaluators.mixing import (
     compare_chains,
     diagnose,
 )
+from gibbsian.evaluators.observables import Observables, observables
 from gibbsian.evaluators.pseudo_likelihood import pseudo_likelihood, stochastic_pseudo_likelihood
+from gibbsian.evaluators.quality import (
+    AdversarialAccuracy,
+    Coverage,
+    Privacy,
+    adversarial_accuracy,
+    covariance_error,
+    coverage,
+    privacy,
+)
 from gibbsian.evaluators.reconstruction import (
     Reconstruction,
     reconstruction,
@@ -24,10 +37,13 @@ from gibbsian.evaluators.reconstruction import (
 )
 
 __all__ = [
-    "RECORDED", "Bridge", "Comparison", "Diagnostics", "Estimate", "Evaluation", "Ladder",
-    "LogLikelihood", "Mixing", "Partition", "Reconstruction", "SplitEvaluation", "Trace", "ais",
-    "autocorrelation_time", "bar", "check_mixing", "compare_chains", "count_states", "diagnose",
-    "estimate", "evaluate", "free_energies", "free_energy_gap", "ladder_log_z", "log_likelihood",
-    "log_z", "partition", "pseudo_likelihood", "reconstruction", "reconstruction_error", "reverse_ais",
-    "run_chains", "states", "stochastic_pseudo_likelihood",
+    "RECORDED", "AdversarialAccuracy", "Bridge", "Certificate", "Check", "Comparison", "Coverage",
+    "Diagnostics", "Equivalence", "Estimate", "Evaluation", "Ladder", "LogLikelihood", "Mixing",
+    "Observables", "Partition", "Privacy", "Reconstruction", "SplitEvaluation", "Trace",
+    "adversarial_accuracy", "ais", "autocorrelation_time", "bar", "certify", "certify_samples",
+    "check_mixing", "compare_chains", "count_states", "covariance_error", "coverage", "diagnose",
+    "equivalence", "estimate", "evaluate", "free_energies", "free_energy_gap", "ladder_log_z",
+    "log_likelihood", "log_z", "observables", "partition", "privacy", "pseudo_likelihood",
+    "reconstruction", "reconstruction_error", "reverse_ais", "run_chains", "states",
+    "stochastic_pseudo_likelihood",
 ]  # fmt: skip

@@ -10,11 +10,13 @@ from torch import Generator, Tensor
 
 from gibbsian.errors import GibbsianError
 from gibbsian.machine import BoltzmannMachine
-from gibbsian.samplers import ChainState, Gibbs, Info, Sampler, run, start
+from gibbsian.samplers import ChainState, Gibbs, Sampler, run, start
 from gibbsian.samplers.base import as_generator
 
 # Steps at which pictures of the same chains are kept.
 RECORDED = (0, 1, 10, 100, 1_000, 10_000)
+# Times in the second half at which states are kept for comparisons of samples.
+LATE = 10
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,10 @@ class Trace:
         Visible states (samples, not means) at the steps that were recorded.
     state : ChainState
         Everything needed to go on.
+    observed : Tensor (draws, chains, q), optional
+        Observables of the visible states, at the steps of the energies.
+    late : Tensor (times, chains, n), optional
+        Visible states at evenly spaced draws of the second half, the last of all among them.
     """
 
     energies: Float[Tensor, "draws chains"]
@@ -40,6 +46,8 @@ class Trace:
     thin: int
     visible: Mapping[int, Tensor]
     state: ChainState
+    observed: Float[Tensor, "draws chains q"] | None = None
+    late: Float[Tensor, "times chains n"] | None = None
 
     def after(self, burn: float) -> Float[Tensor, "kept chains"]:
         """Return the energies without the first share `burn` of the draws."""
@@ -57,6 +65,7 @@ def run_chains(
     draws: int = 2_000,
     generator: Generator | int | None = None,
     progress: Callable[[str, float], None] | None = None,
+    observe: Callable[[Tensor], Tensor] | None = None,
 ) -> dict[str, Trace]:
     """Run chains from several kinds of start and keep their energies.
 
@@ -82,6 +91,9 @@ def run_chains(
         Source of randomness, or a seed.
     progress : callable, optional
         Called with the name of the start and the fraction done, about a hundred times.
+    observe : callable, optional
+        Observables (chains, q) of visible states (chains, n), kept beside the energies; with it go a few
+        visible states of the second half, for what needs samples.
 
     Raises
     ------
@@ -97,20 +109,27 @@ def run_chains(
         visible = start(machine, chains, where, generator, data)
         state = sampler.init(machine, visible, generator)
         told = _told(where, steps, progress)
-        found[where] = _trace(machine, sampler, state, steps, record, draws, generator, told)
+        found[where] = _trace(
+            machine, sampler, state, steps, record, draws, generator, told, observe
+        )
     return found
 
 
 def _told(
     where: str, steps: int, progress: Callable[[str, float], None] | None
 ) -> Callable[[int], None]:
+    told = 0
+
     def tell(i: int) -> None:
-        if progress is not None and (i % max(1, steps // 100) == 0 or i == steps):
+        nonlocal told
+        if progress is not None and i > told and (i - told >= steps // 100 or i == steps):
+            told = i
             progress(f"chains from {where}", i / steps)
 
     return tell
 
 
+@torch.no_grad()
 def _trace(
     machine: BoltzmannMachine,
     sampler: Sampler,
@@ -120,18 +139,33 @@ def _trace(
     draws: int,
     generator: Generator,
     tell: Callable[[int], None],
+    observe: Callable[[Tensor], Tensor] | None = None,
 ) -> Trace:
     thin, wanted = math.ceil(steps / draws), set(record)
+    total = steps // thin
+    spots = {total - i * (total // 2) // LATE for i in range(LATE)} if observe else set()
+    observed: list[Tensor] = []
+    late: list[Tensor] = []
     kept = {0: state.layers[0].clone()} if 0 in wanted else {}
     energies: list[Tensor] = []
 
-    def visit(i: int, now: ChainState, info: Info) -> None:
+    done = 0
+    for i in sorted({*range(thin, steps + 1, thin), *(w for w in wanted if 0 < w <= steps)}):
+        # Nobody looks in between, so a sampler may leap there.
+        state, _ = run(sampler, machine, state, i - done - 1, generator)
+        state, info = sampler.step(machine, state, generator)
+        done = i
         if i % thin == 0:
-            energies.append(machine.marginal_energy(now.layers, fields=info.fields))
+            energies.append(machine.marginal_energy(state.layers, fields=info.fields))
+            if observe is not None:
+                observed.append(observe(state.layers[0]))
+            if i // thin in spots:
+                late.append(state.layers[0].clone())
         if i in wanted:
-            kept[i] = now.layers[0].clone()
+            kept[i] = state.layers[0].clone()
         tell(i)
-
-    state, _ = run(sampler, machine, state, steps, generator, visit=visit)
+    state, _ = run(sampler, machine, state, steps - done, generator)
+    tell(steps)
     at = torch.arange(1, len(energies) + 1) * thin
-    return Trace(torch.stack(energies), at, thin, kept, state)
+    seen = (torch.stack(observed), torch.stack(late)) if observe is not None else (None, None)
+    return Trace(torch.stack(energies), at, thin, kept, state, *seen)

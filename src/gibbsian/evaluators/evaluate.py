@@ -10,10 +10,12 @@ from torch import Generator, Tensor
 from gibbsian.arguments import whole
 from gibbsian.errors import DataError
 from gibbsian.evaluators.blocks import check_states
+from gibbsian.evaluators.certificate import DRIFT_STEPS, Certificate, certify
 from gibbsian.evaluators.chains import RECORDED, Trace, run_chains
 from gibbsian.evaluators.free_energy import check_rows, free_energy_gap
 from gibbsian.evaluators.likelihood import LogLikelihood, Partition, log_likelihood, partition
-from gibbsian.evaluators.mixing import Mixing, check_mixing
+from gibbsian.evaluators.mixing import EQUIVALENCE, Mixing, check_mixing
+from gibbsian.evaluators.observables import observables
 from gibbsian.evaluators.pseudo_likelihood import pseudo_likelihood
 from gibbsian.evaluators.reconstruction import Reconstruction, reconstruction
 from gibbsian.machine import BoltzmannMachine
@@ -80,6 +82,8 @@ class Evaluation:
         Validation minus train (test, where there are no validation rows), nats per row.
     words : tuple of str
         What to believe, in plain sentences.
+    certificate : Certificate or None
+        From the same chains; None for a single row.
     """
 
     splits: Mapping[str, SplitEvaluation]
@@ -88,6 +92,7 @@ class Evaluation:
     traces: Mapping[str, Trace]
     free_energy_gap: float | None
     words: tuple[str, ...]
+    certificate: Certificate | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON: each split under its name, then what belongs to all."""
@@ -96,6 +101,7 @@ class Evaluation:
             "mixing": self.mixing.as_dict(),
             "free_energy_gap": self.free_energy_gap,
             "words": list(self.words),
+            "certificate": self.certificate.as_dict() if self.certificate else None,
         }
 
 
@@ -110,6 +116,8 @@ def evaluate(
     pseudo_rows: int | None = None,
     reference: BoltzmannMachine | None = None,
     dequantisation: str | None = None,
+    held_out_margin: float = EQUIVALENCE,
+    training_steps: int | None = None,
     generator: Generator | int | None = None,
     progress: Callable[[str, float], None] | None = None,
 ) -> Evaluation:
@@ -135,6 +143,9 @@ def evaluate(
         The reference machine, in place of one fitted here.
     dequantisation : str, optional
         The noise that was added to real-valued columns, in words.
+    held_out_margin, training_steps
+        Of the certificate: see `gibbsian.evaluators.certify`. It looks for drift over the last half of
+        `mixing_steps`, 10,000 steps at most.
     generator : torch.Generator or int
         Source of randomness, or a seed.
     progress : callable, optional
@@ -157,9 +168,10 @@ def evaluate(
     if base is None:
         stats = data_statistics(machine.layers[0], first.split(_CHUNK))
         base = fit_reference(machine, stats)
+    choice = observables(first) if len(first) > 1 else None
     traces = run_chains(
         machine, chains, mixing_steps, data=first, record=RECORDED, generator=generator,
-        progress=progress,
+        progress=progress, observe=choice,
     )  # fmt: skip
     z = partition(
         machine, first, reference=base, chains=chains, temperatures=temperatures,
@@ -170,8 +182,15 @@ def evaluate(
         k: _split(machine, x, z, pseudo_rows, dequantisation, generator) for k, x in splits.items()
     }
     mixing = check_mixing(traces)
-    words = tuple(_words(machine, z, mixing))
-    return Evaluation(found, z, mixing, traces, _gap(machine, splits), words)
+    certificate = None
+    if choice is not None:
+        certificate = certify(
+            machine, splits, traces=traces, choice=choice, held_out_margin=held_out_margin,
+            drift_steps=min(DRIFT_STEPS, max(mixing_steps // 2, 2)), training_steps=training_steps,
+            generator=generator,
+        )  # fmt: skip
+    words = tuple(_words(machine, z, mixing, certificate))
+    return Evaluation(found, z, mixing, traces, _gap(machine, splits), words, certificate)
 
 
 def _splits(machine: BoltzmannMachine, rows: Mapping[str, Tensor] | Tensor) -> dict[str, Tensor]:
@@ -228,13 +247,17 @@ def _gap(machine: BoltzmannMachine, splits: Mapping[str, Tensor]) -> float | Non
     return free_energy_gap(machine, splits["train"], held_out)
 
 
-def _words(machine: BoltzmannMachine, z: Partition, mixing: Mixing) -> list[str]:
+def _words(
+    machine: BoltzmannMachine, z: Partition, mixing: Mixing, certificate: Certificate | None
+) -> list[str]:
     words = [*z.words(), *mixing.words()]
     if z.exact is None and z.converged and not mixing.mixed:
         words.append(
             "Reverse AIS started from chains that are not certified as mixed, so the likelihood may "
             "be lower than its bounds say: a mode that no chain has visited is missing from both."
         )
+    if certificate is not None:
+        words.append(certificate.words[0])
     if len(machine.layers) != 2:
         words.append(
             f"The likelihood of rows is left out: under {len(machine.layers) - 1} hidden layers it "

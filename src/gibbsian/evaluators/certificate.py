@@ -1,0 +1,350 @@
+"""The certificate: whether samples from noise are samples of the machine, and like held-out data."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from gibbsian.arguments import number, whole
+from gibbsian.errors import DataError, GibbsianError
+from gibbsian.evaluators import checks
+from gibbsian.evaluators.chains import Trace, run_chains
+from gibbsian.evaluators.checks import Check
+from gibbsian.evaluators.equivalence import equivalence
+from gibbsian.evaluators.free_energy import free_energies
+from gibbsian.evaluators.mixing import EQUIVALENCE, Diagnostics, check_mixing, diagnose
+from gibbsian.evaluators.observables import Observables, observables
+from gibbsian.machine import BoltzmannMachine
+from gibbsian.samplers import Sampler
+from gibbsian.samplers.base import as_generator, as_rows
+from gibbsian.units import base as unit
+
+DRIFT_STEPS = 10_000
+_BURN = 0.5
+_DRAWS = 1_000  # looked at along each chain: a look costs more than a step of a small machine
+_LEAST_ROWS = 4
+_ENERGY = "free energy"
+_LONGER = "run more or longer chains"
+_START = "their start is not forgotten, so run longer chains, or train with more steps and chains"
+_APART = "the machine puts its probability elsewhere than the data do: train longer, or with more "
+_APART += "chains, a smaller learning rate or more hidden units"
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """A verdict on samples, and the checks that it rests on.
+
+    Attributes
+    ----------
+    granted : bool
+        Whether every check that demands something passed: one that failed, or could not be decided,
+        refuses.
+    words : list of str
+        The verdict in plain sentences: first the whole, then each check with its numbers.
+    checks : tuple of Check
+    """
+
+    granted: bool
+    words: list[str]
+    checks: tuple[Check, ...]
+
+    def __getitem__(self, name: str) -> Check:
+        """Return the check of this name."""
+        return {c.name: c for c in self.checks}[name]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return {
+            "granted": self.granted,
+            "words": list(self.words),
+            "checks": {c.name: c.as_dict() for c in self.checks},
+        }
+
+
+def certify(
+    machine: BoltzmannMachine,
+    rows: Mapping[str, Tensor] | Tensor,
+    *,
+    chains: int = 100,
+    steps: int = 2 * DRIFT_STEPS,
+    drift_steps: int = DRIFT_STEPS,
+    margin: float = EQUIVALENCE,
+    held_out_margin: float = EQUIVALENCE,
+    training_steps: int | None = None,
+    sampler: Sampler | None = None,
+    traces: Mapping[str, Trace] | None = None,
+    choice: Observables | None = None,
+    generator: Generator | int | None = None,
+    progress: Callable[[str, float], None] | None = None,
+) -> Certificate:
+    """Certify that chains from noise reach equilibrium, and that their samples are like held-out rows.
+
+    After Decelle, Furtlehner and Seoane (2021), and by equivalence: agreement has to be shown by
+    intervals that lie within a margin, which scarce chains or rows widen, so that running less never
+    helps. Free energy, magnetisations and pair correlations of noise-started chains are compared with
+    those of data-started ones, and with those of held-out rows: see `observables` and `equivalence`.
+    The first half of the chains is not looked at.
+
+    Parameters
+    ----------
+    machine : BoltzmannMachine
+    rows : mapping of "train", "validation" and "test" to tensors (rows, visible), or one tensor
+        Probabilities of a 1 are drawn as bits. Held out are the test rows, or else the validation rows.
+        A tensor alone counts as "test".
+    chains, steps : int
+        Chains of each kind, and steps that each makes; fewer than 100 chains are seldom enough.
+    drift_steps : int
+        Last steps over which the free energy may not drift; at most half of `steps`.
+    margin, held_out_margin : float
+        Differences within so many standard deviations count as none, between chains and between chains
+        and held-out rows. Fewer than about 2,000 held-out rows cannot show agreement within 0.1: the
+        means of 500 rows are themselves known to 0.13 or so, corrected for the number of observables.
+    training_steps : int, optional
+        Steps of the chains in an update of training, to set beside the autocorrelation time.
+    sampler : Sampler, optional
+        Block Gibbs unless given.
+    traces : mapping of str to Trace, optional
+        Of `run_chains` from noise and from data with ``observe=choice``, in place of new chains.
+    choice : Observables, optional
+        What `traces` were observed with.
+    generator : torch.Generator or int
+        Source of randomness, or a seed.
+    progress : callable, optional
+        Called with the name of a stage and the fraction done.
+
+    Returns
+    -------
+    Certificate
+
+    Raises
+    ------
+    DataError
+        If there are no rows, or they are not rows of the visible units.
+    GibbsianError
+        If a setting is impossible, or the traces hold no observables.
+    """
+    _check_margins(margin, held_out_margin)
+    generator = as_generator(generator, machine)
+    splits = _splits(machine, rows, generator)
+    train, held_out = _train(splits), _held_out(splits)
+    if traces is None:
+        steps = whole(steps, "The number of steps", 16)
+        choice = choice or observables(train)
+        traces = run_chains(
+            machine, whole(chains, "The number of chains", 2), steps, data=train, record=(),
+            sampler=sampler, draws=_DRAWS, generator=generator, progress=progress, observe=choice,
+        )  # fmt: skip
+    series = {k: _series(t) for k, t in traces.items()}
+    if choice is None or not {"noise", "data"} <= set(series):
+        raise GibbsianError(
+            "A certificate needs traces from noise and from data, and the observables they were run with."
+        )
+    noise, names = traces["noise"], (_ENERGY, *choice.names)
+    draws = {k: checks.effective(x) for k, x in series.items()}
+    ess = min(min(x) for x in draws.values())
+    mixing = check_mixing(traces, _BURN).diagnostics["all"]
+    found = [
+        _starts(series, names, margin, ess),
+        _convergence(series, names, draws, mixing),
+        _drift(noise, whole(drift_steps, "The steps without drift", 2)),
+        checks.autocorrelation(mixing.autocorrelation_time, training_steps),
+        _data(machine, series["noise"], held_out, choice, held_out_margin, min(draws["noise"])),
+    ]
+    samples = _samples(noise, mixing.autocorrelation_time)
+    return _certificate([*found, *_quality(splits.get("train"), held_out, samples)])
+
+
+def certify_samples(
+    samples: Float[Tensor, "n visible"],
+    rows: Mapping[str, Tensor],
+    *,
+    held_out_margin: float = EQUIVALENCE,
+) -> Certificate:
+    """Certify samples that come from anywhere: likeness to held-out rows, and no copies.
+
+    The checks of `certify` that need no machine. Samples must be independent of each other.
+
+    Parameters
+    ----------
+    samples : Tensor (n, visible)
+    rows : mapping of "train" and "test" (or "validation") to tensors (rows, visible)
+    held_out_margin : float
+        See `certify`.
+
+    Raises
+    ------
+    DataError
+        If there are no training rows, or none held out.
+    """
+    _check_margins(held_out_margin, held_out_margin)
+    train, held_out = rows.get("train"), _held_out(rows)
+    if train is None or held_out is None or min(len(train), len(held_out), len(samples)) < 2:
+        raise DataError("Samples are certified against training rows and held-out rows; give both.")
+    choice = observables(train)
+    found = equivalence(
+        choice(samples), choice(held_out), names=choice.names, margin=held_out_margin
+    )
+    check = checks.compared("held_out", found, "Samples and held-out rows", (_APART, _ROWS))
+    return _certificate([check, *_quality(train, held_out, samples)])
+
+
+_ROWS = "give more samples and more held-out rows"
+
+
+def _splits(
+    machine: BoltzmannMachine, rows: Mapping[str, Tensor] | Tensor, generator: Generator
+) -> dict[str, Tensor]:
+    """Return the rows of each split as states of the machine's dtype."""
+    given = dict(rows) if isinstance(rows, Mapping) else {"test": rows}
+    like = next(machine.parameters())
+    found = {}
+    for name, x in given.items():
+        if x is None:
+            continue
+        table = as_rows(x, f"The {name} data are rows of values").to(like)
+        machine.check(table, f"The {name} rows")
+        found[name] = unit.states(machine.layers[0], table, generator)
+    if not found:
+        raise DataError("A certificate needs rows: training rows, and rows held out.")
+    return found
+
+
+def _train(splits: Mapping[str, Tensor]) -> Tensor:
+    """Return the rows that chains start from and observables are chosen on."""
+    return splits.get("train", next(iter(splits.values())))
+
+
+def _held_out(splits: Mapping[str, Tensor]) -> Tensor | None:
+    return splits.get("test", splits.get("validation"))
+
+
+def _check_margins(*margins: float) -> None:
+    for margin in margins:
+        if not 0 < number(margin, "The margin of a certificate") < 1:
+            raise GibbsianError(
+                f"The margin of a certificate lies between 0 and 1 standard deviations, and {margin} "
+                "does not."
+            )
+
+
+def _series(trace: Trace) -> Float[Tensor, "draws chains q"]:
+    """Return free energy and observables side by side, after the burn-in."""
+    if trace.observed is None or trace.late is None:
+        raise GibbsianError(
+            "These chains were run without observables; give run_chains observe=observables(rows)."
+        )
+    both = torch.cat([trace.energies[..., None], trace.observed.to(trace.energies)], dim=-1)
+    return both[int(_BURN * len(both)) :]
+
+
+def _starts(
+    series: Mapping[str, Tensor], names: tuple[str, ...], margin: float, ess: float
+) -> Check:
+    """Compare chains from noise with chains from data."""
+    found = equivalence(
+        series["noise"].mean(dim=0), series["data"].mean(dim=0), checks.spread(series["data"]),
+        names, margin=margin, ess=ess,
+    )  # fmt: skip
+    return checks.compared("starts", found, "Chains from noise and from data", (_START, _LONGER))
+
+
+def _convergence(
+    series: Mapping[str, Tensor],
+    names: tuple[str, ...],
+    draws: Mapping[str, list[float]],
+    energy: Diagnostics,
+) -> Check:
+    """Look at the energy, and at the observable with the fewest effective draws."""
+    least = [min(x) for x in zip(*draws.values(), strict=True)]
+    i = least.index(min(least))
+    scarcest = diagnose(torch.cat([x[..., i] for x in series.values()], dim=1))
+    return checks.convergence(energy, scarcest, names[i], least[i])
+
+
+def _drift(noise: Trace, wanted: int) -> Check:
+    kept = noise.after(_BURN)
+    last = min(len(kept), max(wanted // noise.thin, 2))
+    return checks.drift(kept[len(kept) - last :], last * noise.thin, wanted)
+
+
+def _data(
+    machine: BoltzmannMachine,
+    noise: Tensor,
+    held_out: Tensor | None,
+    choice: Observables,
+    margin: float,
+    ess: float,
+) -> Check:
+    """Compare chains from noise with held-out rows; deep machines have no free energy of rows."""
+    if held_out is None or len(held_out) < _LEAST_ROWS:
+        words = (
+            "No rows were held out, so nobody can say whether samples are like them; hold some out."
+        )
+        return Check("held_out", "undecided", words)
+    noise, rows, names = noise.cpu(), choice(held_out).cpu().double(), choice.names
+    means = noise.mean(dim=0)[:, 1:]
+    if len(machine.layers) == 2:
+        energies = free_energies(machine, held_out, "The held-out rows")
+        means = noise.mean(dim=0)
+        rows = torch.cat([energies[:, None].to(rows), rows], dim=1)
+        names = (_ENERGY, *names)
+    scale = rows.std(dim=0)
+    if len(names) > len(choice.names):
+        # A good machine makes the free energy of patterns that are equally frequent nearly constant:
+        # their spread alone would be no unit.
+        scale[0] = (scale[0].square() / 2 + noise[..., 0].double().var() / 2).sqrt()
+    found = equivalence(means, rows, scale, names, margin=margin, ess=ess)
+    advice = (
+        _APART,
+        f"{len(held_out):,} held-out rows may be too few: hold out more, or {_LONGER}",
+    )
+    return checks.compared("held_out", found, "Samples from noise and held-out rows", advice)
+
+
+def _samples(noise: Trace, tau: float) -> Tensor:
+    """Return independent samples: states of the noise-started chains at least 2τ apart."""
+    assert noise.late is not None
+    span = len(noise.energies) * noise.thin * (1 - _BURN)
+    return checks.thinned(noise.late, span / max(len(noise.late), 1), tau)
+
+
+def _quality(train: Tensor | None, held_out: Tensor | None, samples: Tensor) -> list[Check]:
+    few = [x is None or len(x) < _LEAST_ROWS for x in (train, held_out, samples)]
+    if train is None or held_out is None or any(few):
+        words = (
+            "Whether samples are copies cannot be told without training rows and held-out rows; give "
+            "both."
+        )
+        return [Check("privacy", "undecided", words)]
+    return checks.quality(train, held_out, samples)
+
+
+def _certificate(found: list[Check]) -> Certificate:
+    judged = [c for c in found if c.verdict != "reported"]
+    failed = [c.name for c in judged if c.verdict == "failed"]
+    open_ = [c.name for c in judged if c.verdict == "undecided"]
+    granted = not failed and not open_
+    called = [_CALLED[n] for n in (failed or open_)]
+    if granted:
+        words = f"Certificate granted: {len(judged)} of {len(judged)} checks passed."
+    elif failed:
+        words = f"Certificate refused: of {len(judged)} checks {len(failed)} failed ({', '.join(called)})."
+    else:
+        words = (
+            f"Certificate not granted: nothing failed, but {len(open_)} of {len(judged)} checks could not "
+            f"be decided ({', '.join(called)})."
+        )
+    return Certificate(granted, [words, *(c.words for c in found)], tuple(found))
+
+
+_CALLED = {
+    "starts": "noise against data starts",
+    "convergence": "convergence of the chains",
+    "drift": "drift of the free energy",
+    "held_out": "samples against held-out rows",
+    "resemblance": "nearest neighbours",
+    "privacy": "copies of training rows",
+}

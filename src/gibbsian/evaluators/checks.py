@@ -1,0 +1,226 @@
+"""The single checks of a certificate: each a verdict, the sentence for it, and its numbers."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gibbsian.evaluators.equivalence import Equivalence, equivalence
+from gibbsian.evaluators.mixing import (
+    LARGEST_RHAT,
+    LOWEST_ESS,
+    Diagnostics,
+    autocorrelation_time,
+)
+from gibbsian.evaluators.quality import Privacy, covariance_error, coverage, privacy
+
+# Nearest neighbours may tell rows from samples in three of four cases, where one of two is chance.
+_ACCURACY = 0.25
+# Copied rows lose about ½; a machine that generalises loses less than this.
+_PRIVACY = 0.15
+_COPIED = 0.3  # of the samples, beyond chance, nearest to a training row
+_SIGMAS = 2.0
+_NEIGHBOURS = 5
+
+
+@dataclass(frozen=True)
+class Check:
+    """One question that a certificate asks.
+
+    Attributes
+    ----------
+    name : str
+    verdict : {"passed", "failed", "undecided", "reported"}
+        Undecided: too little was run, or too few rows are there, to tell. Reported: a number that
+        nothing is demanded of.
+    words : str
+        The verdict in a sentence.
+    numbers : mapping
+        What it rests on, as plain values.
+    """
+
+    name: str
+    verdict: str
+    words: str
+    numbers: Mapping[str, Any] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return {"verdict": self.verdict, "words": self.words, **self.numbers}
+
+
+def compared(name: str, found: Equivalence, what: str, advice: tuple[str, str]) -> Check:
+    """Turn an equivalence into a check; `advice` is for differences, and for too little to tell."""
+    i = found.worst
+    count, low, high = len(found.names), found.low[i], found.high[i]
+    numbers = (
+        f"{found.names[i]} {found.difference[i]:+.3f} standard deviations, interval {low:+.3f} to "
+        f"{high:+.3f}, corrected for {count} observables"
+    )
+    if found.verdict == "equivalent":
+        words = f"{what} agree within ±{found.margin:g} standard deviations (widest: {numbers})."
+        return Check(name, "passed", words, found.as_dict())
+    if found.verdict == "different":
+        apart = [n for n, v in zip(found.names, found.verdicts, strict=True) if v == "different"]
+        words = f"{what} differ in {len(apart)} of {count} observables (furthest: {numbers}); {advice[0]}."
+        return Check(name, "failed", words, found.as_dict())
+    scarce = found.ess is not None and found.ess < LOWEST_ESS
+    few = f", {found.ess:.0f} effective draws where {LOWEST_ESS} are asked for" if scarce else ""
+    words = (
+        f"{what} cannot be told to agree within ±{found.margin:g} standard deviations (widest: "
+        f"{numbers}{few}); {advice[1]}."
+    )
+    return Check(name, "undecided", words, found.as_dict())
+
+
+def convergence(energy: Diagnostics, scarcest: Diagnostics, name: str, ess: float) -> Check:
+    """Ask R-hat and effective draws of the energies, and of the observable with the fewest of them.
+
+    Energies alone are blind to modes of equal energy.
+    """
+    rhat, least = max(energy.rhat, scarcest.rhat), min(ess, energy.ess)
+    numbers = {
+        **energy.as_dict(),
+        "least_ess": ess,
+        "scarcest": name,
+        "scarcest_rhat": scarcest.rhat,
+    }
+    words = (
+        f"Split R-hat is {energy.rhat:.3f} for the free energy and {scarcest.rhat:.3f} for the observable "
+        f"with the fewest effective draws ({name}, {least:.0f} draws)"
+    )
+    if rhat < LARGEST_RHAT and least >= LOWEST_ESS:
+        return Check("convergence", "passed", f"{words}.", numbers)
+    verdict = "undecided" if rhat < LARGEST_RHAT else "failed"
+    return Check(
+        "convergence", verdict,
+        f"{words}, where below {LARGEST_RHAT} and at least {LOWEST_ESS} are asked for; run longer chains.",
+        numbers,
+    )  # fmt: skip
+
+
+def drift(energies: Float[Tensor, "draws chains"], steps: int, wanted: int) -> Check:
+    """Ask whether the mean energy of noise-started chains still moves over their last `steps` steps.
+
+    The second half of them minus the first, chain by chain, against zero.
+    """
+    middle = len(energies) // 2
+    moved = energies[middle:].mean(dim=0) - energies[:middle].mean(dim=0)
+    found = equivalence(
+        moved[:, None], torch.zeros_like(moved)[:, None],
+        energies.double().std().reshape(1), ["free energy"],
+    )  # fmt: skip
+    what = f"The halves of the last {steps:,} steps of the chains from noise"
+    check = compared(
+        "drift", found, what,
+        ("their free energy still drifts, so run longer chains", "run more or longer chains"),
+    )  # fmt: skip
+    numbers = {**check.numbers, "steps": steps, "steps_wanted": wanted}
+    if check.verdict == "passed" and steps < wanted:
+        words = (
+            f"The free energy of the chains from noise does not drift over {steps:,} steps, but "
+            f"{wanted:,} are asked for; run longer chains."
+        )
+        return Check("drift", "undecided", words, numbers)
+    return Check("drift", check.verdict, check.words, numbers)
+
+
+def autocorrelation(tau: float, training_steps: int | None) -> Check:
+    """Set the autocorrelation time beside the steps of an update (Decelle et al. 2021)."""
+    numbers = {"autocorrelation_time": tau, "training_steps": training_steps}
+    words = f"Free energies of chains forget themselves in {tau:.1f} steps"
+    if training_steps is None:
+        return Check("autocorrelation", "reported", f"{words}.", numbers)
+    equilibrium = training_steps >= tau
+    numbers["equilibrium"] = equilibrium
+    regime = "in equilibrium" if equilibrium else "out of equilibrium, unless its chains were kept"
+    words = f"{words}, and the machine was trained with {training_steps} an update: {regime}."
+    return Check("autocorrelation", "reported", words, numbers)
+
+
+def quality(
+    train: Float[Tensor, "n d"], held_out: Float[Tensor, "k d"], samples: Float[Tensor, "m d"],
+    seed: int = 0,
+) -> list[Check]:  # fmt: skip
+    """Set samples beside training and held-out rows: see `gibbsian.evaluators.quality`."""
+    found = privacy(train, held_out, samples, seed)
+    checks = [_resemblance(found), _privacy(found)]
+    n = min(len(held_out), len(samples), len(train))
+    if n > _NEIGHBOURS:
+        pair = [coverage(held_out, x[:n], _NEIGHBOURS, seed).as_dict() for x in (samples, train)]
+        made, real = pair
+        words = "; ".join(f"{k} {made[k]:.2f} (training rows: {real[k]:.2f})" for k in made)
+        checks.append(
+            Check("coverage", "reported", f"Against held-out rows: {words}.",
+                  {**made, "of_training_rows": real, "neighbours": _NEIGHBOURS})
+        )  # fmt: skip
+    error, usual = covariance_error(held_out, samples), covariance_error(held_out, train)
+    words = (
+        f"Pair covariances of samples differ from held-out rows' by a mean square of {error:.2e}, those "
+        f"of training rows by {usual:.2e}."
+    )
+    numbers = {"epsilon2": error, "of_training_rows": usual, "samples": len(samples)}
+    return [*checks, Check("covariance", "reported", words, numbers)]
+
+
+def _resemblance(found: Privacy) -> Check:
+    aa = found.test
+    half = _SIGMAS * aa.standard_error
+    off = abs(aa.value - 0.5)
+    verdict = (
+        "passed" if off + half < _ACCURACY else "failed" if off - half > _ACCURACY else "undecided"
+    )
+    words = (
+        f"Nearest neighbours tell samples from held-out rows with accuracy {aa.value:.3f} ± {half:.3f}, "
+        f"where 0.5 is chance"
+    )
+    more = {
+        "passed": "",
+        "failed": f" and within {_ACCURACY} of it is asked for; train longer or with more hidden units",
+        "undecided": f" and within {_ACCURACY} of it is asked for; give more samples and rows",
+    }[verdict]
+    return Check("resemblance", verdict, f"{words}{more}.", aa.as_dict() | {"error": aa.error})
+
+
+def _privacy(found: Privacy) -> Check:
+    values = (
+        (found.loss, _SIGMAS * found.standard_error, _PRIVACY),
+        (found.copied, _SIGMAS * found.copied_error, _COPIED),
+    )
+    copied = any(x > limit and x - half > 0 for x, half, limit in values)
+    fine = all(x + half < limit for x, half, limit in values)
+    verdict = "failed" if copied else "passed" if fine else "undecided"
+    (loss, loss_half, _), (share, share_half, _) = values
+    words = (
+        f"Samples lie nearer to training rows than to held-out ones by a privacy loss of {loss:+.3f} ± "
+        f"{loss_half:.3f}, and {share:+.3f} ± {share_half:.3f} of them beyond chance have a training row as "
+        "their nearest"
+    )
+    more = {
+        "passed": f" (below {_PRIVACY} and {_COPIED})",
+        "failed": ": they copy training rows, so train shorter, on more rows, or with a penalty",
+        "undecided": f", where below {_PRIVACY} and {_COPIED} are asked for; give more samples "
+        "and rows",
+    }[verdict]
+    return Check("privacy", verdict, f"{words}{more}.", found.as_dict())
+
+
+def effective(series: Float[Tensor, "draws chains q"]) -> list[float]:
+    """Return the effective draws of each observable, draws × chains / τ."""
+    n, chains, q = series.shape
+    times = [max(autocorrelation_time(series[..., i].cpu()), 1.0) for i in range(q)]
+    return [n * chains / t for t in times]
+
+
+def spread(series: Float[Tensor, "draws chains q"]) -> Float[Tensor, " q"]:
+    """Return the standard deviation of each observable over all draws."""
+    return series.reshape(-1, series.shape[-1]).std(dim=0)
+
+
+def thinned(late: Float[Tensor, "times chains n"], spacing: float, tau: float) -> Tensor:
+    """Return states at least 2τ apart, the last first: their chains have forgotten the ones before."""
+    stride = max(1, round(0.5 + 2 * tau / max(spacing, 1e-12)))
+    return torch.cat(list(late.flip(0)[::stride]))

@@ -1,0 +1,289 @@
+"""The certificate: refused where it must be, earned where it may be, and never by running less."""
+
+import json
+import math
+
+import pytest
+import torch
+from evaluator_machines import MACHINES, exact_samples
+from torch import Tensor
+
+import gibbsian as gb
+from gibbsian.errors import DataError, GibbsianError
+from gibbsian.evaluators import (
+    certify,
+    certify_samples,
+    checks,
+    evaluate,
+    observables,
+    run_chains,
+)
+from gibbsian.machine import BoltzmannMachine
+from gibbsian.samplers import ChainState, Gibbs
+from gibbsian.testing import enumerate_states
+
+# Many chains of few steps: in tests a step costs what its shapes' checks cost.
+SHORT = {"steps": 80, "drift_steps": 40}
+
+
+def two_modes(coupling: float, field: float = 0.0) -> BoltzmannMachine:
+    """Return ten spins that follow one hidden spin: two modes, which the field tilts."""
+    machine = gb.rbm(gb.Spin(10), gb.Spin(1))
+    with torch.no_grad():
+        machine.joints[0].weight.fill_(coupling)
+        machine.layers[0].bias.fill_(field)
+    return machine
+
+
+def samples_of(machine: BoltzmannMachine, n: int, seed: int) -> Tensor:
+    table = enumerate_states(machine)
+    g = torch.Generator().manual_seed(seed)
+    index = torch.multinomial(table.probabilities, n, replacement=True, generator=g)
+    return table.states[0][index].float()
+
+
+def rows_of(machine: BoltzmannMachine) -> dict[str, Tensor]:
+    return {"train": samples_of(machine, 30_000, 1), "test": samples_of(machine, 30_000, 2)}
+
+
+MODERATE = two_modes(0.4)
+ROWS = rows_of(MODERATE)
+
+
+# Refused.
+
+
+@pytest.mark.parametrize("chains", [2, 10, 50, 400])
+def test_a_machine_without_couplings_is_refused(chains):
+    """It mixes at once, and its means are the data's; samples differ in correlations."""
+    found = certify(two_modes(0.0), ROWS, chains=chains, **SHORT)
+    assert not found.granted
+    if chains >= 50:
+        assert found["held_out"].verdict == "failed" and "failed" in found.words[0]
+    if chains == 400:
+        assert found["starts"].verdict == found["convergence"].verdict == "passed"
+
+
+@pytest.mark.parametrize("chains", [2, 10, 50, 400])
+def test_a_machine_without_one_mode_is_refused(chains):
+    found = certify(two_modes(0.4, field=0.3), ROWS, chains=chains, **SHORT)
+    assert not found.granted
+    if chains >= 50:
+        assert found["held_out"].verdict == "failed"
+
+
+@pytest.mark.parametrize("chains", [2, 10, 100])
+def test_chains_stuck_in_their_modes_are_refused(chains):
+    """Half of the chains sit in each mode, as they should, but none ever leaves."""
+    machine = two_modes(2.0)
+    found = certify(machine, rows_of(machine), chains=chains, **SHORT)
+    assert not found.granted
+    if chains == 100:
+        assert found["convergence"].verdict == "failed"
+        assert found["convergence"].numbers["least_ess"] < 400
+
+
+def test_chains_stuck_in_one_mode_are_refused():
+    """Noise and data both lead into one mode; held-out rows know of the other."""
+    machine = two_modes(2.0)
+    both = rows_of(machine)
+    one = {"train": both["train"][both["train"].sum(dim=1) > 0], "test": both["test"]}
+    found = certify(machine, one, chains=100, sampler=Upward(), **SHORT)
+    assert found["held_out"].verdict == "failed" and not found.granted
+
+
+class Upward(Gibbs):
+    """Gibbs that starts everything in one mode: what a bad sampler may do."""
+
+    def init(self, machine, visible, generator, clamps=None):
+        return super().init(machine, torch.ones_like(visible), generator, clamps)
+
+
+@pytest.fixture(scope="module")
+def digits() -> gb.data.Dataset:
+    return gb.data.load("digits", transform="threshold", validation=0, test=0.5)
+
+
+def test_contrastive_divergence_in_a_hurry_is_refused(digits):
+    found = gb.train(gb.rbm(64, 32), digits, gb.CD(1), updates=100, lr=0.5, seed=0, progress=False)
+    certificate = gb.certify(found, held_out_margin=0.25, **SHORT)
+    assert not certificate.granted
+    assert certificate["held_out"].verdict == "failed"
+    assert certificate["autocorrelation"].numbers["training_steps"] == 1
+
+
+def wide() -> BoltzmannMachine:
+    """Return 24 spins of eight hidden ones: far more states than rows."""
+    g = torch.Generator().manual_seed(0)
+    machine = gb.rbm(gb.Spin(24), gb.Spin(6))
+    with torch.no_grad():
+        machine.joints[0].weight.copy_(0.3 * torch.randn(24, 6, generator=g))
+    return machine
+
+
+@pytest.fixture(scope="module")
+def sets() -> dict[str, Tensor]:
+    drawn = gb.sample(wide(), 15_000, 60, generator=1).samples
+    return dict(zip(("train", "test", "more"), drawn.split(5_000), strict=True))
+
+
+def test_samples_of_the_same_distribution_are_certified_and_copies_refused(sets):
+    rows = {k: sets[k] for k in ("train", "test")}
+    assert certify_samples(sets["more"], rows, held_out_margin=0.15).granted
+    copied = certify_samples(sets["train"], rows, held_out_margin=0.15)
+    assert not copied.granted and copied["privacy"].verdict == "failed"
+    assert copied["held_out"].verdict == "passed"  # copies have every moment right
+    assert "copy training rows" in copied["privacy"].words
+    few = certify_samples(sets["train"][:40], rows, held_out_margin=0.15)
+    assert not few.granted
+
+
+def test_samples_without_one_mode_are_refused():
+    some = samples_of(MODERATE, 30_000, 3)
+    assert certify_samples(some, ROWS).granted
+    found = certify_samples(some[some.sum(dim=1) > 0], ROWS)
+    assert found["held_out"].verdict == "failed" and not found.granted
+
+
+# Earned.
+
+
+def test_the_machine_of_the_data_earns_it_with_enough_chains_and_rows():
+    granted = {n: certify(MODERATE, ROWS, chains=n, **SHORT) for n in (2, 20, 1_500)}
+    assert [c.granted for c in granted.values()] == [False, False, True], granted[1_500].words
+    assert granted[20]["starts"].verdict == "undecided"
+    few = {"train": ROWS["train"], "test": ROWS["test"][:300]}
+    found = certify(MODERATE, few, chains=1_500, **SHORT)
+    assert found["held_out"].verdict == "undecided" and not found.granted
+    assert "could not be decided" in found.words[0]
+
+
+def bars_and_stripes() -> tuple[BoltzmannMachine, dict[str, Tensor]]:
+    """Return a machine fitted to 3 × 3 bars and stripes by the exact gradient, and rows."""
+    data = gb.data.load("bars-and-stripes:n=3,rows=40000", validation=0, test=0.5)
+    rows = {k: getattr(data, k).tensor().float() for k in ("train", "test")}
+    patterns, counts = rows["train"].unique(dim=0, return_counts=True)
+    grid = ((torch.arange(512)[:, None] >> torch.arange(9)) & 1).float()
+    machine = gb.rbm(9, 20)
+    g = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        machine.joints[0].weight.copy_(0.1 * torch.randn(9, 20, generator=g))
+    optimizer = torch.optim.Adam(machine.parameters(), lr=0.05)
+    weight, a, b = machine.joints[0].weight, machine.layers[0].bias, machine.layers[1].bias
+    for _ in range(2_000):
+        optimizer.zero_grad()
+        minus_f = [x @ a + torch.nn.functional.softplus(x @ weight + b).sum(dim=1)
+                   for x in (patterns, grid)]  # fmt: skip
+        loss = minus_f[1].logsumexp(dim=0) - counts / counts.sum() @ minus_f[0]
+        loss.backward()
+        optimizer.step()
+    assert float(loss.detach()) < math.log(14) + 0.003
+    return machine, rows
+
+
+class Resampling(Gibbs):
+    """Gibbs, and before it a choice among the state and 64 draws of uniform bits, by exp(−F).
+
+    It crosses what separates the patterns of a small machine, and leaves its distribution as it is
+    (Tjelmeland 2004; Andrieu, Lee and Vihola 2018).
+    """
+
+    def step(self, machine, state, generator, clamps=None):
+        v = state.layers[0]
+        with torch.no_grad():
+            noise = machine.layers[0].domain.noise(64 * len(v), generator).to(v)
+            all_ = torch.cat([v[:, None], noise.reshape(len(v), 64, -1)], dim=1)
+            chance = (-machine.free_energy(all_)).softmax(dim=1)
+            index = torch.multinomial(chance, 1, generator=generator)[:, 0]
+            v = all_[torch.arange(len(v)), index]
+            h = machine.layers[1].sample(machine.joints[0].up(v), generator)
+        return super().step(machine, ChainState((v, h)), generator, clamps)
+
+
+def test_bars_and_stripes_earn_it_with_a_sampler_that_crosses_and_not_without():
+    machine, rows = bars_and_stripes()
+    options = {"chains": 800, "steps": 80, "drift_steps": 40}
+    found = certify(machine, rows, sampler=Resampling(), **options)
+    assert found.granted, found.words
+    stuck = certify(machine, rows, **options)
+    assert not stuck.granted and stuck["convergence"].verdict == "failed"
+
+
+@pytest.mark.slow
+def test_digits_earn_it(digits):
+    """At ±0.25: the means of 898 held-out rows are known to 0.1 only, corrected for 17 observables."""
+    found = gb.train(gb.rbm(64, 64), digits, updates=5000, lr=0.1, l2=5e-4, seed=0, progress=False)
+    options = {"chains": 150, "steps": 6_000, "drift_steps": 3_000}
+    assert (good := gb.certify(found, held_out_margin=0.25, **options)).granted, good.words
+    strict = gb.certify(found, **options)
+    assert not strict.granted and "held-out rows may be too few" in strict["held_out"].words
+
+
+# The parts.
+
+
+def test_drift_is_seen():
+    g = torch.Generator().manual_seed(0)
+    level = torch.randn(1000, 200, generator=g)
+    assert checks.drift(level, 1000, 1000).verdict == "passed"
+    assert checks.drift(level, 1000, 10_000).verdict == "undecided"
+    moving = level - torch.linspace(0, 1, 1000)[:, None]
+    assert checks.drift(moving, 1000, 1000).verdict == "failed"
+    assert checks.drift(level[:, :8], 1000, 1000).verdict == "undecided"
+
+
+def test_traces_can_be_handed_in():
+    choice = observables(ROWS["train"])
+    traces = run_chains(MODERATE, 400, 80, data=ROWS["train"], record=(), generator=0,
+                        observe=choice)  # fmt: skip
+    assert traces["noise"].observed.shape == (80, 400, len(choice.names))
+    assert torch.equal(traces["noise"].late[-1], traces["noise"].state.layers[0])
+    torch.testing.assert_close(traces["noise"].observed[-1], choice(traces["noise"].late[-1]))
+    found = certify(MODERATE, ROWS, traces=traces, choice=choice, drift_steps=40)
+    assert found.as_dict() == certify(MODERATE, ROWS, chains=400, generator=0, **SHORT).as_dict()
+    with pytest.raises(GibbsianError, match="run without observables"):
+        bare = run_chains(MODERATE, 3, 20, data=ROWS["train"])
+        certify(MODERATE, ROWS, traces=bare, choice=choice)
+    with pytest.raises(GibbsianError, match="from noise and from data"):
+        certify(MODERATE, ROWS, traces={"noise": traces["noise"]}, choice=choice)
+
+
+@pytest.mark.parametrize("name", MACHINES)
+def test_every_machine_gets_a_verdict_in_words(name):
+    x = exact_samples(name, 60, seed=1)[0]
+    splits = {"train": x[:30], "validation": x[30:]}
+    found = certify(MACHINES[name], splits, chains=6, steps=16, drift_steps=8, training_steps=3)
+    assert not found.granted
+    table = json.loads(json.dumps(found.as_dict(), allow_nan=False))
+    assert table["granted"] is False and set(table["checks"]) == {c.name for c in found.checks}
+    assert all(w.endswith(".") and w.count(". ") == 0 for w in found.words)
+    energy = "free energy" in table["checks"]["held_out"]["observables"]
+    assert energy == ("layers" not in name)
+
+
+def test_without_training_or_held_out_rows_it_is_undecided():
+    found = certify(MODERATE, ROWS["test"], chains=20, **SHORT)
+    assert found["privacy"].verdict == "undecided" and not found.granted
+    found = certify(MODERATE, {"train": ROWS["train"]}, chains=20, **SHORT)
+    assert found["held_out"].verdict == "undecided" and not found.granted
+
+
+def test_evaluate_carries_it():
+    found = evaluate(MODERATE, ROWS, chains=1_500, temperatures=3, mixing_steps=80, generator=0)
+    assert found.certificate.granted and found.as_dict()["certificate"]["granted"]
+    assert found.certificate.words[0] in found.words
+    alone = evaluate(MODERATE, ROWS["test"][:1], chains=4, temperatures=5, mixing_steps=8)
+    assert alone.certificate is None
+
+
+def test_impossible_requests_are_refused():
+    with pytest.raises(GibbsianError, match="between 0 and 1"):
+        certify(MODERATE, ROWS, margin=2.0)
+    with pytest.raises(GibbsianError, match="at least 2"):
+        certify(MODERATE, ROWS, chains=1)
+    with pytest.raises(DataError, match="needs rows"):
+        certify(MODERATE, {})
+    with pytest.raises(DataError, match="rows of 10 values"):
+        certify(MODERATE, torch.zeros(4, 3))
+    with pytest.raises(DataError, match="give both"):
+        certify_samples(torch.zeros(5, 3), {"train": torch.zeros(5, 3)})
