@@ -295,6 +295,7 @@ class Trainer:
         # The same random blocks for every record: the curve moves with the machine, not with them.
         generator = Generator(self.device).manual_seed(self.settings.seed)
         record = monitor.measure(self.averaged, self.monitored, generator)
+        record |= self.method.report(self.machine, self.chains)
         for name, value in record.items():
             for split, number in (value if isinstance(value, dict) else {"": value}).items():
                 if not math.isfinite(number):

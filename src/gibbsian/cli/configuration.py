@@ -22,6 +22,7 @@ _UNFIT = {
         {"refresh", "fast_lr"},
         "Jarzynski's chains neither restart nor have fast weights",
     ),
+    "ptt": ({"refresh", "fast_lr"}, "PTT's chains neither restart nor have fast weights"),
 }
 _LOAD = {
     "classes": (str, int, list), "limit": (int,), "transform": (str, list), "key": _WORD,

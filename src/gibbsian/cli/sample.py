@@ -26,7 +26,7 @@ gibbsian sample runs/digits --sampler tempering --steps 500
 
 gibbsian sample runs/digits -n 1000 --checkpoint 2000 --out samples.npz"""
 
-_SAMPLERS = ("gibbs", "tempering", "annealed")
+_SAMPLERS = ("gibbs", "tempering", "annealed", "langevin", "rates")
 _STARTS = ("noise", "reference", "data", "test")
 _FRAMES = 60
 _ROWS = 10_000
@@ -38,7 +38,9 @@ def command(
     steps: Annotated[
         int, typer.Option(help="Steps of the sampler; temperatures, when annealed.", min=0)
     ] = 1000,
-    sampler: Annotated[str, typer.Option(help="gibbs, tempering or annealed.")] = "gibbs",
+    sampler: Annotated[
+        str, typer.Option(help="gibbs, tempering, annealed, langevin or rates (rates-FPCD).")
+    ] = "gibbs",
     levels: Annotated[
         int | None, typer.Option(help="Levels of tempering; as many as needed unless given.", min=2)
     ] = None,
@@ -117,7 +119,13 @@ def _found(
     machine = trained.machine
     if sampler == "annealed":
         return samplers.annealed(machine, trained.reference, n, steps, seed)
-    kernel = samplers.Tempering(trained.reference, levels) if sampler == "tempering" else None
+    kernels = {
+        "gibbs": samplers.Gibbs,
+        "tempering": lambda: samplers.Tempering(trained.reference, levels),
+        "langevin": samplers.Langevin,
+        "rates": lambda: samplers.RatesFPCD(_training_rows(trained, seed)),
+    }
+    kernel = kernels[sampler]()
     return samplers.sample(
         machine, n, steps, start="data" if start == "test" else start, generator=seed, sampler=kernel,
         data=_rows(trained, start, seed), record=record, precision=precision,
@@ -128,6 +136,11 @@ def _frames(steps: int) -> list[int]:
     """Choose the steps that a film shows."""
     count = min(_FRAMES, steps + 1)
     return sorted({round(i * steps / max(count - 1, 1)) for i in range(count)})
+
+
+def _training_rows(trained: "Trained", seed: int) -> "Tensor":
+    like = next(trained.machine.parameters())
+    return trained.data.train.tensor(limit=_ROWS, generator=seed).to(like)
 
 
 def _rows(trained: "Trained", start: str, seed: int) -> "Tensor | None":

@@ -45,7 +45,7 @@ _Model = Annotated[
     _option("rbm, gaussian-rbm, relu-rbm, softmax-rbm or hopfield.", _MACHINE, "rbm"),
 ]
 _Hidden = Annotated[int | None, _option("Hidden units.", _MACHINE, "500")]
-_Method = Annotated[str | None, _option("cd, pcd, fpcd or jarzynski.", _MACHINE, "pcd")]
+_Method = Annotated[str | None, _option("cd, pcd, fpcd, jarzynski or ptt.", _MACHINE, "pcd")]
 _Steps = Annotated[int | None, _option("Gibbs steps an update.", _MACHINE, "1")]
 _Chains = Annotated[int | None, _option("Persistent chains.", _MACHINE, "100")]
 _Refresh = Annotated[

@@ -152,6 +152,10 @@ class Estimator(ABC):
     ) -> Phases:  # fmt: skip
         """Return the mean statistics of both phases for the batch `x` with sample `weights`."""
 
+    def report(self, machine: BoltzmannMachine, chains: ChainState | None) -> dict[str, float]:
+        """Return numbers that the estimator has found besides, for the records of training."""
+        return {}
+
 
 @torch.no_grad()
 def posterior(

@@ -213,6 +213,16 @@ class Jarzynski(Estimator):
             weights = weights + chains.extra["energy"] - now
         return float(chains.extra["log_z"] + log_mean_exp(weights[self.chains :]))
 
+    def report(self, machine: BoltzmannMachine, chains: ChainState | None) -> dict[str, float]:
+        """Return log Z of the last iterate in nats, and the effective shares of the chains."""
+        if chains is None:
+            return {}
+        gradient, witnesses = self.shares(chains)
+        found = {"effective_chains": gradient}
+        if self.witnesses:
+            found |= {"log_z": self.log_z(chains, machine), "effective_witnesses": witnesses}
+        return found
+
     def shares(self, chains: ChainState) -> tuple[float, float]:
         """Return the effective shares of the gradient's chains and of the witnesses (1 without any)."""
         n, weights = self.chains, chains.extra["log_weights"]

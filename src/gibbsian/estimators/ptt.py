@@ -140,6 +140,16 @@ class PTT(Estimator):
         """Return log Z of the last checkpoint, in nats: exact at the first, Bennett's ratios after."""
         return float(chains.extra["log_z"])
 
+    def report(self, machine: BoltzmannMachine, chains: ChainState | None) -> dict[str, float]:
+        """Return log Z of the last checkpoint in nats, and how many checkpoints and returns there were."""
+        if chains is None:
+            return {}
+        counts = chains.extra["counts"].tolist()
+        return {
+            "log_z_checkpoint": self.log_z(chains), "checkpoints": counts[_CHECKPOINTS],
+            "returns": counts[_REJECTIONS],
+        }  # fmt: skip
+
     def _checkpoint(self, machine: BoltzmannMachine, extra: dict[str, Tensor]) -> BoltzmannMachine:
         """Return the machine of the checkpoint, one object that is filled anew when it has changed."""
         if self._frozen is None:

@@ -55,6 +55,9 @@ class Langevin(Sampler):
         too large for it.
     """
 
+    # Moves start from where the visible layer was.
+    draws_visible = False
+
     def __init__(
         self,
         size: float = 0.1,

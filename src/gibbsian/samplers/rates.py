@@ -56,6 +56,9 @@ class RatesFPCD(Sampler):
     process".
     """
 
+    # The visible layer is drawn by a machine that is a little off.
+    draws_visible = False
+
     def __init__(
         self,
         data: Float[Tensor, "rows n"],
