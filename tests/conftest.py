@@ -3,11 +3,12 @@
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 import torch
-from jaxtyping import install_import_hook
+from jaxtyping import config, install_import_hook
 
 if "gibbsian" in sys.modules:
     raise RuntimeError("gibbsian was imported before tests/conftest.py could check its shapes")
@@ -19,6 +20,19 @@ torch.set_num_threads(1)
 # A shell starts what it runs in the background with Ctrl-C ignored, and some tests are of Ctrl-C.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item, nextitem):
+    """Check shapes in the first second of each test; later calls are repeats, and checks cost tenfold."""
+    config.update("jaxtyping_disable", False)
+    timer = threading.Timer(1.0, config.update, ("jaxtyping_disable", True))
+    timer.daemon = True
+    timer.start()
+    try:
+        return (yield)
+    finally:
+        timer.cancel()
 
 
 @pytest.fixture(autouse=True)

@@ -70,7 +70,7 @@ def test_help_shows_examples_and_nothing_that_markup_ate(command, monkeypatch) -
     assert " . " not in text  # what "cd or pcd [pcd]." becomes once "[pcd]" counts as markup
     assert "\\" not in text
     if command == "train":
-        assert "cd or pcd. [default: pcd]" in text
+        assert "cd, pcd, fpcd, jarzynski or ptt. [default: pcd]" in text
         assert all(name in text for name in recipes.RECIPES)
 
 

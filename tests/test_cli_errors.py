@@ -205,8 +205,9 @@ sample run --checkpoint 7                               | steps there are
 sample run --checkpoint first                           | 'latest'
 sample run --checkpoint -4                              | 'latest'
 sample run --start nois                                 | noise, reference, data, test
-sample run --sampler temper                             | gibbs, tempering, annealed, not 'temper'
+sample run --sampler temper                             | langevin, rates, not 'temper'
 sample run --sampler tempering --levels 1               | --levels
+sample run --sampler langevin                           | Gaussian
 sample run --levels 5                                   | --levels belongs to --sampler tempering
 sample run --sampler annealed --start data              | leave --start out
 sample run --sampler annealed --steps 0                 | at least one temperature
