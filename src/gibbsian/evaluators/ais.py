@@ -11,8 +11,9 @@ from torch import Generator, Tensor
 
 from gibbsian.errors import GibbsianError
 from gibbsian.evaluators.annealing import Annealing
-from gibbsian.evaluators.schedule import adapted, check_betas
+from gibbsian.evaluators.schedule import adapted
 from gibbsian.machine import BoltzmannMachine
+from gibbsian.path import check_levels
 from gibbsian.samplers.base import as_generator
 from gibbsian.units import base as unit
 
@@ -189,7 +190,7 @@ def _betas(
     generator: Generator,
 ) -> list[float]:
     if not isinstance(temperatures, int):
-        return check_betas(temperatures)
+        return check_levels(temperatures)
     if temperatures < 1:
         raise GibbsianError(f"AIS needs at least one temperature, not {temperatures}.")
     return adapted(machine, reference, temperatures, generator).tolist()

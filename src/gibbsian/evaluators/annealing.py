@@ -6,7 +6,7 @@ from torch import Generator, Tensor
 
 from gibbsian.errors import GibbsianError
 from gibbsian.machine import BoltzmannMachine
-from gibbsian.path import BaseRatePath
+from gibbsian.path import BaseRatePath, check_start
 from gibbsian.samplers.gibbs import draw
 
 
@@ -63,16 +63,7 @@ class Annealing:
 
 def check_ends(machine: BoltzmannMachine, reference: BoltzmannMachine) -> None:
     """Raise a `GibbsianError` unless a path from the reference to the machine can be walked."""
-    if reference.sizes != machine.sizes or reference.spec() != machine.spec():
-        raise GibbsianError(
-            f"The reference machine has layers of {reference.sizes} units and the machine of "
-            f"{machine.sizes}, or their units differ; build it with gibbsian.path.reference."
-        )
-    if any(bool(c.weight.any()) for c in reference.joints):
-        raise GibbsianError(
-            "The reference machine has couplings, so its log Z is not known; build it with "
-            "gibbsian.path.reference."
-        )
+    check_start(machine, reference)
     for name, p in (*machine.named_parameters(), *reference.named_parameters()):
         if not bool(torch.isfinite(p).all()):
             raise GibbsianError(

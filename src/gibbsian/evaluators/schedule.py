@@ -1,13 +1,9 @@
 """Where the temperatures of annealed importance sampling stand between β = 0 and β = 1."""
 
-import itertools
-from collections.abc import Sequence
-
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from gibbsian.errors import GibbsianError
 from gibbsian.evaluators.annealing import Annealing
 from gibbsian.machine import BoltzmannMachine
 
@@ -65,21 +61,6 @@ def adapted(
     rate = (1 - _EVEN_SHARE) * spread / total + _EVEN_SHARE / bins
     shares = torch.cat([rate.new_zeros(1), rate.cumsum(dim=0)])
     return _invert(linear(bins), shares / shares[-1], temperatures)
-
-
-def check_betas(betas: Sequence[float] | Tensor) -> list[float]:
-    """Return β_0 = 0 … β_K = 1 as a list of floats.
-
-    Raises
-    ------
-    GibbsianError
-        If they do not rise from 0 to 1.
-    """
-    values = [float(b) for b in betas]
-    rising = all(a < b for a, b in itertools.pairwise(values))
-    if len(values) < 2 or values[0] != 0 or values[-1] != 1 or not rising:
-        raise GibbsianError("The temperatures of AIS must rise from exactly 0 to exactly 1.")
-    return values
 
 
 def _invert(
