@@ -190,7 +190,7 @@ def _privacy(found: Privacy) -> Check:
         (found.loss, _SIGMAS * found.standard_error, _PRIVACY),
         (found.copied, _SIGMAS * found.copied_error, _COPIED),
     )
-    copied = any(x > limit and x - half > 0 for x, half, limit in values)
+    copied = any(x - half > limit for x, half, limit in values)
     fine = all(x + half < limit for x, half, limit in values)
     verdict = "failed" if copied else "passed" if fine else "undecided"
     (loss, loss_half, _), (share, share_half, _) = values
