@@ -58,9 +58,11 @@ class Descent:
         usual = [group["lr"] for group in groups]
         for group, lr in zip(groups, usual, strict=True):
             group["lr"] = lr * rate
-        self._step(gradient, offsets, number, look)
-        for group, lr in zip(groups, usual, strict=True):
-            group["lr"] = lr
+        try:
+            self._step(gradient, offsets, number, look)
+        finally:
+            for group, lr in zip(groups, usual, strict=True):
+                group["lr"] = lr
 
     def _step(
         self, gradient: Moments, offsets: Sequence[Tensor], number: int,

@@ -58,7 +58,8 @@ class Settings:
     offset_rate : float
         Rate of the running mean of hidden activities that centring subtracts.
     average : float
-        Decay of the Polyak average of the parameters; 0 for none.
+        Decay of the Polyak average of the parameters; 0 for none. An average of more than 50 updates
+        takes in every fourth.
     l1, l2 : float or table
         Penalties: see `gibbsian.regularizers.Penalty`.
     weights, scale, biases

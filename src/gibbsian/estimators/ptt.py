@@ -11,6 +11,7 @@ from gibbsian.arguments import number
 from gibbsian.bennett import log_ratio
 from gibbsian.errors import TrainingError
 from gibbsian.estimators.base import Estimator, Phases, Stacked, check_count, posterior
+from gibbsian.estimators.pcd import check_memory
 from gibbsian.machine import BoltzmannMachine
 from gibbsian.path import BaseRatePath, reference
 from gibbsian.precision import refresh
@@ -77,7 +78,14 @@ class PTT(Estimator):
     def init(
         self, machine: BoltzmannMachine, data: Float[Tensor, "rows n"], generator: Generator | None
     ) -> ChainState:
-        """Start at the reference machine: chains and reservoir are exact samples of it."""
+        """Start at the reference machine: chains and reservoir are exact samples of it.
+
+        Raises
+        ------
+        TrainingError
+            If chains and reservoir would not fit into memory, or products are rounded.
+        """
+        check_memory(machine, self.chains * (1 + 2 * self.reservoir))
         first = machine.joints[0].up(data[:1])
         if first.dtype != data.dtype:
             raise TrainingError(
