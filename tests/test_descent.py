@@ -36,7 +36,9 @@ def _trained(make, monkeypatch, short: bool, **settings) -> tuple[Trainer, int]:
     return trainer, len(taken)
 
 
-@pytest.mark.parametrize("settings", [{}, {"schedule": "linear"}, {"l2": 0.01}], ids=str)
+@pytest.mark.parametrize(
+    "settings", [{}, {"schedule": "linear"}, {"l2": 0.01}, {"whiten": 0.1}], ids=str
+)
 @pytest.mark.parametrize("name", MACHINES)
 def test_the_short_way_is_the_optimisers(name, settings, monkeypatch):
     found, taken = _trained(MACHINES[name], monkeypatch, True, **settings)

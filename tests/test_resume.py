@@ -124,6 +124,7 @@ FEATURES = {
     "average and offsets": {"average": 0.95, "offset_rate": 0.1},
     "no centring": {"center": False, "l1": 0.001, "l2": {"connections.*": 0.01}},
     "adam": {"optimizer": "adam"},
+    "whitening": {"whiten": 0.1, "l2": 0.01},
     "optimiser given as a function": {"optimizer": momentum},
     "scheduler given as a function": {"schedule": one_cycle, "optimizer": momentum},
     "several epochs": {"updates": None, "epochs": 9, "log_epochs": 2, "log_every": None},

@@ -13,6 +13,7 @@ from gibbsian.machine import BoltzmannMachine
 from gibbsian.moments import Moments
 from gibbsian.proper import Keeper
 from gibbsian.units import base as unit
+from gibbsian.whitening import Whitening
 
 
 class Descent:
@@ -27,13 +28,16 @@ class Descent:
         Keeps the machine proper.
     centring : Centring, optional
         The coordinates that the optimiser works in; the machine's own unless given.
+    whitening : Whitening, optional
+        Preconditions the gradient in these coordinates.
     """
 
     def __init__(
         self, machine: BoltzmannMachine, optimizer: Optimizer, keeper: Keeper,
-        centring: Centring | None,
+        centring: Centring | None, whitening: Whitening | None = None,
     ) -> None:  # fmt: skip
         self.optimizer, self.keeper, self.centring = optimizer, keeper, centring
+        self.whitening = whitening
         self._learned, self._warned = machine.learned(), False
         self._limits = [
             (leaf.get_parameter(name), low, high)
@@ -70,6 +74,8 @@ class Descent:
     ) -> None:  # fmt: skip
         if self.centring is not None:
             gradient = self.centring.pull_back(gradient, offsets)
+        if self.whitening is not None:
+            gradient = self.whitening.precondition(gradient, number)
         if self.centring is not None and self._is_straight():
             before = {k: gradient[k] for k in self._learned if gradient.rows(k) is None}
             pulls = self.centring.push_forward(gradient, offsets)

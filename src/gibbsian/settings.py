@@ -24,7 +24,7 @@ _COUNTS = (
 )  # fmt: skip
 _NUMBERS = {
     "precision_lr": (0, _ENDLESS), "tolerance": (0, _ENDLESS), "scale": (0, _ENDLESS),
-    "average": (0, 1), "offset_rate": (0, 1),
+    "average": (0, 1), "offset_rate": (0, 1), "whiten": (0, _ENDLESS),
 }  # fmt: skip
 _KINDS: dict[str, tuple[type, str]] = {
     **dict.fromkeys(
@@ -57,11 +57,15 @@ class Settings:
         Whether the optimiser works in centred coordinates.
     offset_rate : float
         Rate of the running mean of hidden activities that centring subtracts.
+    whiten : float
+        Largest variance that a direction of a layer's states may have before couplings step more slowly
+        along it, so that others can learn at a larger rate: see `gibbsian.whitening`. 0 for none.
     average : float
         Decay of the Polyak average of the parameters; 0 for none. An average of more than 50 updates
         takes in every fourth.
     l1, l2 : float or table
-        Penalties: see `gibbsian.regularizers.Penalty`.
+        Penalties: see `gibbsian.regularizers.Penalty`. With `whiten` they pull at every tenth update,
+        ten times as hard.
     weights, scale, biases
         See `gibbsian.initialise.initialise`; `biases` is keyed by layer number.
     seed : int
@@ -96,6 +100,7 @@ class Settings:
     schedule_options: Mapping[str, float] = field(default_factory=dict)
     center: bool = True
     offset_rate: float = 0.01
+    whiten: float = 0.0
     average: float = 0.999
     l1: float | Mapping[str, float] = 0.0
     l2: float | Mapping[str, float] = 0.0
@@ -149,6 +154,10 @@ class Settings:
         for name, (kind, word) in _KINDS.items():
             if not isinstance(getattr(self, name), kind):
                 raise TrainingError(f"{name} must be {word}, and {getattr(self, name)!r} is not.")
+        if self.whiten and not self.center:
+            raise TrainingError(
+                "Whitening works in centred coordinates; set center to true as well."
+            )
         if self.precision not in PRECISIONS:
             raise TrainingError(f"A precision is {', '.join(PRECISIONS)}, not {self.precision!r}.")
         _check_biases(self.biases)

@@ -33,11 +33,14 @@ from gibbsian.runs import Run
 from gibbsian.samplers import ChainState
 from gibbsian.settings import DEFAULT_UPDATES, Settings, learning_rate
 from gibbsian.units import base as unit
+from gibbsian.whitening import Whitening
 
 SchedulerFactory = schedules.SchedulerFactory
 
 # An average that remembers more updates than the first takes in one of the second.
 _LONG, _STRIDE = 50, 4
+# Updates between two pulls of a penalty in a whitened run.
+_PENALTY_STRIDE = 10
 
 
 class Trainer:
@@ -113,7 +116,10 @@ class Trainer:
         averages = self.averaged.learned()
         self._averages = [(averages[k], p) for k, p in self._learned.items()]
         coordinates = self._centring if settings.center else None
-        self._descent = Descent(machine, self.optimizer, self.keeper, coordinates)
+        self.whitening = Whitening(machine, settings.whiten) if settings.whiten else None
+        # To precondition a tensor costs several updates, so a penalty then pulls seldom, but harder.
+        self._penalty_stride = _PENALTY_STRIDE if self.whitening else 1
+        self._descent = Descent(machine, self.optimizer, self.keeper, coordinates, self.whitening)
         self._finite = Finite(list(self._learned), self.device)
         epochs = (settings.log_epochs or 0) * self.epoch_length
         self._log_every = settings.log_every or epochs or max(1, self.total // 100)
@@ -231,10 +237,10 @@ class Trainer:
         if phases.restarted:
             self._begin_anew()
         gradient = phases.gradient(machine, self._learned, share)
-        if self.penalty:
+        if self.penalty and self.step % self._penalty_stride == self._penalty_stride // 2:
             # What is no sum over rows asks for tensors.
             gradient = Moments(dict(gradient))
-            self.penalty.add(machine, gradient)
+            self.penalty.add(machine, gradient, self._penalty_stride)
         if self.settings.center:
             self._move_offsets(phases, share)
         self._descent.step(gradient, self.offsets, self.step + 1, self._look, phases.rate)
@@ -347,6 +353,7 @@ class Trainer:
             "optimizer": optimizer,
             "scheduler": self.scheduler.state_dict(),
             "offsets": self.offsets,
+            "whitening": None if self.whitening is None else self.whitening.state_dict(),
             "keeper": self.keeper.vector,
             "generator": self.generator.get_state(),
             "data_generator": self.data_generator.get_state(),
@@ -369,6 +376,8 @@ class Trainer:
             self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
         self.offsets = [t.to(device).clone() for t in state["offsets"]]
+        if self.whitening is not None:
+            self.whitening.load_state_dict(state["whitening"])
         self.keeper.vector = None if state["keeper"] is None else state["keeper"].to(device)
         self.generator.set_state(state["generator"])
         self.data_generator.set_state(state["data_generator"])

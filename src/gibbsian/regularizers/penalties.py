@@ -48,14 +48,16 @@ class Penalty:
         """Whether there is any penalty."""
         return bool(self.l1 or self.l2)
 
-    def add(self, machine: BoltzmannMachine, gradient: MutableMapping[str, Tensor]) -> None:
-        """Add the penalties' gradients to a gradient of −log p, in place."""
+    def add(
+        self, machine: BoltzmannMachine, gradient: MutableMapping[str, Tensor], times: float = 1.0
+    ) -> None:
+        """Add the penalties' gradients, `times` over, to a gradient of −log p, in place."""
         if not self:
             return
         with torch.no_grad():
             for name, p in machine.named_parameters():
                 if name in gradient:
-                    l1, l2 = _match(self.l1, name), _match(self.l2, name)
+                    l1, l2 = times * _match(self.l1, name), times * _match(self.l2, name)
                     if l1:
                         gradient[name] = gradient[name] + l1 * p.sign()
                     if l2:

@@ -1,0 +1,241 @@
+"""Likelihood on MNIST: the long run, the table of training methods, and the machine small enough to list.
+
+    GIBBSIAN_DATA=DIR .venv/bin/python -m benchmarks.likelihood long --minutes 30 --out runs/long
+    GIBBSIAN_DATA=DIR .venv/bin/python -m benchmarks.likelihood long --hidden 1000 --minutes 60 --out …
+    GIBBSIAN_DATA=DIR .venv/bin/python -m benchmarks.likelihood methods --minutes 10 --out runs/methods
+    GIBBSIAN_DATA=DIR .venv/bin/python -m benchmarks.likelihood small
+
+Bits are drawn anew from the grey levels at each visit; the test bits are drawn once, with seed 0. A run
+that is there is only evaluated. Training stops by the clock (`long`) or by the processor time of one
+thread (`methods`), and the learning rate falls to zero by the same measure.
+"""
+
+import argparse
+import json
+import math
+import resource
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+import gibbsian as gb
+from gibbsian import recipes
+from gibbsian.callbacks import Callback
+from gibbsian.data import Dataset
+from gibbsian.estimators import Estimator
+from gibbsian.machine import BoltzmannMachine
+from gibbsian.training import Trainer
+
+TEST_BITS = 0
+Clock = Callable[[], float]
+
+METHODS: dict[str, Callable[[Dataset], Estimator]] = {
+    "CD-1": lambda data: gb.CD(),
+    "CD-25": lambda data: gb.CD(steps=25),
+    "PCD-1": lambda data: gb.PCD(),
+    "PCD-10": lambda data: gb.PCD(steps=10),
+    "FPCD": lambda data: gb.FPCD(),
+    "PT-PCD": lambda data: gb.PCD(sampler=gb.Tempering(data.train.tensor(limit=10_000), LADDER)),
+    "Jarzynski": lambda data: gb.Jarzynski(),
+    "PTT": lambda data: gb.PTT(),
+}
+LADDER = [k / 9 for k in range(10)]
+
+
+class Budget(Callback):
+    """Ends a run when its time is over, and lets the learning rate fall to zero until then.
+
+    Parameters
+    ----------
+    minutes : float
+    clock : callable
+        Returns seconds, of the wall or of the processor.
+    hold : float
+        Share of the time in which the rate is held; afterwards it falls linearly.
+    """
+
+    def __init__(self, minutes: float, clock: Clock, hold: float = 0.2) -> None:
+        self.seconds, self.clock, self.hold = 60 * minutes, clock, hold
+        self.begin: float | None = None
+
+    @property
+    def done(self) -> float:
+        """The share of the time that is over."""
+        return 0.0 if self.begin is None else (self.clock() - self.begin) / self.seconds
+
+    def schedule(self, optimizer: Optimizer) -> LambdaLR:
+        """Make the scheduler: a function of the time, not of the update."""
+        return LambdaLR(optimizer, lambda step: min(1.0, max(0.0, 1 - self.done) / (1 - self.hold)))
+
+    def on_start(self, trainer: Trainer) -> None:
+        """Start the clock."""
+        self.begin = self.clock()
+
+    def on_update(self, trainer: Trainer) -> None:
+        """Stop at the end of the time."""
+        if self.done >= 1:
+            trainer.stop("the time is over")
+
+
+def train(
+    name: str, options: argparse.Namespace, data: Dataset, method: Estimator, clock: Clock
+) -> BoltzmannMachine:
+    """Train a machine for the time that is given, or read the one that is there."""
+    path = options.out / f"{name}.pt"
+    machine = recipes.build("rbm", data, options.hidden)
+    if path.is_file():
+        machine.load_state_dict(torch.load(path, weights_only=True))
+        return machine
+    budget = Budget(options.minutes, clock)
+    begin, used = time.perf_counter(), time.process_time()
+    settings = dict(recipes.find("rbm").settings) | {
+        "seed": options.seed, "lr": options.lr, "l2": options.l2, "average": options.average,
+        "whiten": options.whiten,
+        "batch_size": options.batch_size,
+    }  # fmt: skip
+    result = gb.train(
+        machine, data, method, updates=10**8, schedule=budget.schedule, log_every=10**8,
+        callbacks=[budget], progress=False, **settings,
+    )  # fmt: skip
+    told = {
+        "updates": result.step, "minutes": (time.perf_counter() - begin) / 60,
+        "processor_minutes": (time.process_time() - used) / 60,
+        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "report": result.history[-1] if result.history else {},
+    }  # fmt: skip
+    options.out.mkdir(parents=True, exist_ok=True)
+    torch.save(result.machine.state_dict(), path)
+    path.with_suffix(".json").write_text(json.dumps(told, indent=1, default=str))
+    print(
+        f"{name}: {told['updates']} updates, {told['minutes']:.1f} minutes by the clock, "
+        f"{told['processor_minutes']:.1f} of processors, peak {told['peak_mb']:.0f} MB",
+        flush=True,
+    )
+    return result.machine
+
+
+def bounds(
+    machine: BoltzmannMachine, data: Dataset, options: argparse.Namespace
+) -> dict[str, float]:
+    """Return test (and validation) log-likelihood by AIS, reverse AIS and the bridge, in nats.
+
+    Reverse chains start at the ladder's top. `low` and `high` are the ends of the 95 % interval of the
+    estimate of log Z; `rows_error` is the standard error of the mean over test rows, which adds to it
+    when other test rows are meant.
+    """
+    start = gb.path.reference(machine, data.train.tensor())
+    found: dict[str, float] = {}
+    begin = time.perf_counter()
+    forward = gb.evaluators.ais(
+        machine, start, options.chains, options.temperatures, generator=options.seed
+    )
+    ladder = gb.evaluators.ladder_log_z(
+        machine, start, chains=options.chains, steps=options.ladder_steps, generator=options.seed
+    )
+    backward = gb.evaluators.reverse_ais(
+        machine, start, ladder.state, options.temperatures, generator=options.seed
+    )
+    for split in ("validation", "test"):
+        rows = getattr(data, split).tensor(generator=TEST_BITS)
+        with torch.no_grad():
+            energies = -machine.free_energy(rows).double()
+        mean = float(energies.mean())
+        for name, z in (("ais", forward), ("reverse", backward), ("bridge", ladder)):
+            found[f"{split}_{name}"] = mean - z.log_z
+            found[f"{split}_{name}_low"] = mean - z.high
+            found[f"{split}_{name}_high"] = mean - z.low
+        found[f"{split}_rows_error"] = float(energies.std()) / math.sqrt(len(energies))
+    found |= {
+        "ais_ess": forward.ess, "reverse_ess": backward.ess, "round_trips": ladder.round_trips,
+        "levels": len(ladder.betas), "gap": backward.log_z - forward.log_z,
+        "evaluation_minutes": (time.perf_counter() - begin) / 60,
+    }  # fmt: skip
+    return found
+
+
+def tell(name: str, found: dict[str, float]) -> None:
+    """Print a line for each way to log Z."""
+    for way in ("ais", "reverse", "bridge"):
+        low, high = found[f"test_{way}_low"], found[f"test_{way}_high"]
+        print(
+            f"{name}: test {found[f'test_{way}']:.2f} [{low:.2f}, {high:.2f}] nats by {way}, "
+            f"validation {found[f'validation_{way}']:.2f}"
+        )
+    print(
+        f"{name}: gap {found['gap']:.2f}, ESS {found['ais_ess']:.0f} and {found['reverse_ess']:.0f}, "
+        f"{found['round_trips']:.0f} round trips on {found['levels']:.0f} levels; mean over test rows "
+        f"± {found['test_rows_error']:.2f}; evaluated in {found['evaluation_minutes']:.1f} minutes",
+        flush=True,
+    )
+
+
+def long(options: argparse.Namespace) -> None:
+    """Train by PCD-1 for so many minutes, and print the test log-likelihood."""
+    data = gb.data.load("mnist")
+    machine = train("long", options, data, gb.PCD(), time.perf_counter)
+    tell("PCD-1", save(options.out / "long-bounds.json", bounds(machine, data, options)))
+
+
+def methods(options: argparse.Namespace) -> None:
+    """Train by every method for the same processor time on one thread; print the table."""
+    torch.set_num_threads(1)
+    data = gb.data.load("mnist")
+    for name in options.only or METHODS:
+        machine = train(name, options, data, METHODS[name](data), time.process_time)
+        tell(name, save(options.out / f"{name}-bounds.json", bounds(machine, data, options)))
+
+
+def small(options: argparse.Namespace) -> None:
+    """Print the exact log-likelihood of machines with 16 hidden units on thresholded MNIST."""
+    data = gb.data.load("mnist", transform=["scale", "threshold:0.5"])
+    rows = {k: getattr(data, k).tensor() for k in ("train", "validation", "test")}
+    for seed in range(options.seeds):
+        begin = time.perf_counter()
+        settings = dict(recipes.find("rbm").settings) | {"lr": options.lr, "seed": seed}
+        machine = recipes.build("rbm", data, 16)
+        gb_trained = gb.train(
+            machine, data, gb.PCD(), epochs=options.epochs, progress=False, **settings
+        )
+        machine, minutes = gb_trained.machine, (time.perf_counter() - begin) / 60
+        log_z = float(gb.evaluators.log_z(machine))
+        with torch.no_grad():
+            found = {k: float(-machine.free_energy(x).mean()) - log_z for k, x in rows.items()}
+        told = ", ".join(f"{k} {v:.2f}" for k, v in found.items())
+        print(f"seed {seed}: {told} nats exactly, {minutes:.1f} minutes", flush=True)
+
+
+def save(path: Path, found: dict[str, float]) -> dict[str, float]:
+    """Write figures beside the machine that they belong to."""
+    path.write_text(json.dumps(found, indent=1))
+    return found
+
+
+def main() -> None:
+    """Run one of the benchmarks."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=("long", "methods", "small"))
+    parser.add_argument("--hidden", type=int, default=500)
+    parser.add_argument("--minutes", type=float, default=30)
+    parser.add_argument("--lr", type=float, default=0.05)
+    parser.add_argument("--l2", type=float, default=0.0)
+    parser.add_argument("--whiten", type=float, default=0.0)
+    parser.add_argument("--average", type=float, default=0.999)
+    parser.add_argument("--batch-size", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=50)
+    parser.add_argument("--chains", type=int, default=200)
+    parser.add_argument("--temperatures", type=int, default=20_000)
+    parser.add_argument("--ladder-steps", type=int, default=1_000)
+    parser.add_argument("--only", nargs="*", choices=list(METHODS))
+    parser.add_argument("--out", type=Path, default=Path("runs/likelihood"))
+    options = parser.parse_args()
+    {"long": long, "methods": methods, "small": small}[options.what](options)
+
+
+if __name__ == "__main__":
+    main()
