@@ -10,6 +10,7 @@ from torch import Generator, Tensor
 
 from gibbsian.path import BaseRatePath
 from gibbsian.samplers.annealed import anneal
+from gibbsian.samplers.levels import Levels
 
 # Acceptance of a swap that levels are placed for, and chains and temperatures of the pilot run.
 ACCEPTANCE = 0.3
@@ -70,11 +71,7 @@ class Exchange:
 
 @torch.no_grad()
 def exchange(
-    path: BaseRatePath,
-    betas: Sequence[float],
-    rows: Sequence[Tensor],
-    fields: Mapping[int, Tensor],
-    generator: Generator | None,
+    levels: Levels, rows: Sequence[Tensor], fields: Mapping[int, Tensor], generator: Generator | None
 ) -> Exchange:
     """Swap neighbours with probability min(1, e^Δ), in place: pairs (0, 1), (2, 3) …, then (1, 2) ….
 
@@ -84,27 +81,21 @@ def exchange(
 
     Parameters
     ----------
-    path : BaseRatePath
-    betas : sequence of float
-        The levels.
+    levels : Levels
     rows : sequence of Tensor (levels · chains, n)
         States, one tensor a layer, level by level; those of odd layers are neither used nor moved.
     fields : mapping of int to Tensor (levels · chains, n)
-        Fields of the target on the odd layers.
+        The levels' fields on the odd layers.
     """
-    chains = len(rows[0]) // len(betas)
+    chains, last = len(rows[0]) // levels.size, levels.size - 1
     order = torch.arange(len(rows[0]), device=rows[0].device)
-    moving = [order, *(rows[i] for i in path.target.parity(0)), *fields.values()]
+    moving = [order, *(rows[i] for i in levels.target.parity(0))]
     gains: dict[int, Tensor] = {}
     accepted: dict[int, Tensor] = {}
-    for first in range(min(2, len(betas) - 1)):
-        pairs = range(first, len(betas) - 1, 2)
-        for i in pairs:
-            part = slice(i * chains, (i + 2) * chains)
-            known = {k: f[part] for k, f in fields.items()}
-            gain = path.gain([s[part] for s in rows], known, betas[i], betas[i + 1])
-            gains[i] = gain.view(2, chains)
-        found = torch.stack([gains[i] for i in pairs])
+    for first in range(min(2, last)):
+        pairs = range(first, last, 2)
+        found, crossed = levels.compare(pairs, rows, fields)
+        gains |= zip(pairs, found, strict=True)
         u = torch.rand(
             found[:, 0].shape, generator=generator, dtype=found.dtype, device=found.device
         )
@@ -114,9 +105,11 @@ def exchange(
         both, swapped = torch.cat([low, low + chains]), torch.cat([low + chains, low])
         for t in moving:
             t[both] = t[swapped]
-    turns = range(len(betas) - 1)
+        for i, f in fields.items():
+            f[both] = crossed[i][swapped]
+    turns = range(last)
     return Exchange(
-        order.view(len(betas), chains),
+        order.view(levels.size, chains),
         torch.stack([accepted[i] for i in turns]),
         torch.stack([gains[i] for i in turns]),
     )
