@@ -35,8 +35,7 @@ def place(path: BaseRatePath, levels: int | None, generator: Generator | None) -
     anneal(path, betas, _CHAINS, generator, visit=measure)
     total = lengths[-1]
     if levels is None:
-        spread = 2 * float(torch.special.erfinv(torch.tensor(1 - ACCEPTANCE, dtype=torch.float64)))
-        levels = max(2, 1 + math.ceil(total / spread))
+        levels = max(2, 1 + math.ceil(total / spread_of(ACCEPTANCE)))
     at = torch.linspace(0, 1, levels, dtype=torch.float64)
     if not (math.isfinite(total) and total > 1e-6):  # a machine like its reference
         return at.tolist()
@@ -48,6 +47,11 @@ def place(path: BaseRatePath, levels: int | None, generator: Generator | None) -
     out = (i - 1 + inside) / _TEMPERATURES
     out[0], out[-1] = 0.0, 1.0
     return out.tolist()
+
+
+def spread_of(acceptance: float) -> float:
+    """Return the standard deviation s of F_low − F_high at which swaps are accepted so often: erfc(s/2)."""
+    return 2 * float(torch.special.erfinv(torch.tensor(1 - acceptance, dtype=torch.float64)))
 
 
 @dataclass(frozen=True)
