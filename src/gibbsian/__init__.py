@@ -12,10 +12,12 @@ from gibbsian.estimators import CD, FPCD, PCD, PTT, Estimator, Jarzynski
 from gibbsian.machine import BoltzmannMachine, Clamp
 from gibbsian.models import gaussian_rbm, hopfield, layered, rbm, read, relu_rbm, save, softmax_rbm
 from gibbsian.samplers import (
+    Driven,
     Gibbs,
     Langevin,
     RatesFPCD,
     Sampler,
+    TemperedTransitions,
     Tempering,
     TrajectoryTempering,
     annealed,
@@ -30,9 +32,10 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CD", "FPCD", "PCD", "PTT", "Bernoulli", "Binomial", "BoltzmannMachine", "Clamp", "Connection",
-    "DataError", "Dense", "Estimator", "Gaussian", "Gibbs", "GibbsianError", "GibbsianWarning",
-    "Jarzynski", "Langevin", "Mixed", "RatesFPCD", "ReLU", "RunError", "Sampler", "Settings",
-    "Softmax", "Spin", "Tempering", "Trained", "TrainingError", "Trajectory", "TrajectoryTempering",
-    "Units", "annealed", "certify", "data", "evaluate", "gaussian_rbm", "hopfield", "layered", "load",
-    "rbm", "read", "relu_rbm", "resume", "sample", "save", "softmax_rbm", "train", "trajectory",
+    "DataError", "Dense", "Driven", "Estimator", "Gaussian", "Gibbs", "GibbsianError",
+    "GibbsianWarning", "Jarzynski", "Langevin", "Mixed", "RatesFPCD", "ReLU", "RunError", "Sampler",
+    "Settings", "Softmax", "Spin", "TemperedTransitions", "Tempering", "Trained", "TrainingError",
+    "Trajectory", "TrajectoryTempering", "Units", "annealed", "certify", "data", "evaluate",
+    "gaussian_rbm", "hopfield", "layered", "load", "rbm", "read", "relu_rbm", "resume", "sample",
+    "save", "softmax_rbm", "train", "trajectory",
 ]  # fmt: skip

@@ -20,8 +20,8 @@ from gibbsian.samplers.ladder import ACCEPTANCE, spread_of
 if TYPE_CHECKING:
     from gibbsian.training import Trainer
 
-# Updates from one look to the next: a share of the updates done, within bounds. A look costs as much as two or
-# three updates, so that these keep it near one part in a hundred.
+# Updates from one look to the next: a share of the updates done, within bounds. A look costs as much as two
+# or three updates, so that these keep it near one part in a hundred.
 _SHARE, _SOONEST, _LATEST = 0.2, 5, 250
 # Gibbs steps that move the samples of the last machine at each look.
 _MOVES = 3
@@ -31,11 +31,11 @@ _LONGEST = 10**9
 class TrajectoryRecorder(Callback):
     """Saves machines into the run's folder ``trajectory/``, the reference machine (W = 0) first.
 
-    With chains x of the machine θ that is trained and chains y of the machine c that was saved last, an exchange
-    would be accepted with probability min(1, e^Δ), Δ = [F_θ(x) − F_c(x)] − [F_θ(y) − F_c(y)] (Béreux et al.
-    2025). Where its mean has fallen to `acceptance`, θ is saved too. x are the persistent chains, or, for a method
-    that keeps none, chains of the recorder's own; y are those of the time when c was saved, moved by Gibbs steps
-    under c. Training is not touched: the recorder has a random generator of its own.
+    With chains x of the machine θ that is trained and chains y of the machine c that was saved last, an
+    exchange would be accepted with probability min(1, e^Δ), Δ = [F_θ(x) − F_c(x)] − [F_θ(y) − F_c(y)] (Béreux
+    et al. 2025). Where its mean has fallen to `acceptance`, θ is saved too. x are the persistent chains, or,
+    for a method that keeps none, chains of the recorder's own; y are those of the time when c was saved,
+    moved by Gibbs steps under c. Training is not touched: the recorder has a random generator of its own.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""A run is a folder: ``config.toml``, ``metrics.jsonl``, ``checkpoints/``, maybe ``trajectory/``; one writer at a time.
+"""A run is a folder: ``config.toml``, ``metrics.jsonl``, ``checkpoints/``, maybe ``trajectory/``; one writer.
 
 ``config.toml`` is written last, so a folder is a run if and only if it has one.
 """

@@ -2,10 +2,9 @@
 
 import copy
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Generator
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from gibbsian.trained import Trained
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Trajectory:
     """Machines of one architecture in the order of training; the first has no couplings.
 
@@ -54,7 +53,7 @@ class Trajectory:
         if not all(a < b for a, b in pairwise(self.updates)):
             raise GibbsianError(
                 "The machines of a trajectory stand in the order of training, with update numbers that "
-                f"rise, and {str(self.updates):.60} do not."
+                f"rise, and {self.updates!s:.60} do not."
             )
         for machine in self.machines[1:]:
             check_alike(machine, self.machines[0])
@@ -69,6 +68,11 @@ class Trajectory:
                 "The first machine of a trajectory has couplings, so it cannot be sampled exactly; "
                 "begin with gibbsian.path.reference."
             )
+
+    def __repr__(self) -> str:
+        return (
+            f"Trajectory({len(self)} machines, updates {self.updates[0]:g} to {self.updates[-1]:g})"
+        )
 
     def __len__(self) -> int:
         return len(self.machines)
@@ -131,7 +135,9 @@ def between(a: BoltzmannMachine, b: BoltzmannMachine, t: float) -> BoltzmannMach
     low = dict(a.named_parameters())
     for k, p in found.named_parameters():
         one = low[k].to(p)
-        p.copy_(torch.lerp(one.exp(), p.exp(), t).log() if unit.is_log(k) else torch.lerp(one, p, t))
+        p.copy_(
+            torch.lerp(one.exp(), p.exp(), t).log() if unit.is_log(k) else torch.lerp(one, p, t)
+        )
     return found
 
 
@@ -151,9 +157,11 @@ def load(
     RunError
         If the run kept no trajectory, or a file of it is damaged.
     """
-    found = getattr(run, "run", run)
+    found: Any = getattr(run, "run", run)
     if found is None:
-        raise RunError("This training kept no run folder; train with out=… and save_trajectory=True.")
+        raise RunError(
+            "This training kept no run folder; train with out=… and save_trajectory=True."
+        )
     opened = found if isinstance(found, runs.Run) else runs.open_run(found)
     folder = opened.trajectory_folder
     numbers = [s for s in checkpoint.steps(folder) if until is None or s <= until]

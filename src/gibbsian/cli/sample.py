@@ -73,8 +73,8 @@ def command(
     Chains from noise know nothing of the data; reference starts at independent units fitted to the
     data, data and test at training and test rows. Tempering, transitions and annealing climb to the machine
     from independent units fitted to the training rows, trajectory through machines that training passed.
-    Driven chains have random temperatures, which settle at 1 for the last fifth of the steps. An .npz file holds samples, their conditional means,
-    and samples in the data's own columns as "original".
+    Driven chains have random temperatures, which settle at 1 for the last fifth of the steps. An .npz file
+    holds samples, their conditional means, and samples in the data's own columns as "original".
     """
     from gibbsian.trained import load
 

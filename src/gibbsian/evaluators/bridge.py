@@ -183,8 +183,8 @@ def ladder_log_z(
     ----------
     machine : BoltzmannMachine
     reference : BoltzmannMachine or Trajectory
-        The same with W = 0 (`gibbsian.path.reference`), from which levels lead to the machine on the base-rate
-        path; or a trajectory whose machines are the levels.
+        The same with W = 0 (`gibbsian.path.reference`), from which levels lead to the machine on the
+        base-rate path; or a trajectory whose machines are the levels.
     chains : int
         Chains of each level, which are independent ladders.
     levels : int or sequence of float, optional

@@ -1,7 +1,7 @@
 """The ladder of tempering: where its levels stand, and what moves along it."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,13 +17,21 @@ ACCEPTANCE = 0.3
 _CHAINS, _TEMPERATURES = 100, 100
 
 
-def place(path: BaseRatePath, levels: int | None, generator: Generator | None) -> list[float]:
+def for_swaps(length: float) -> int:
+    """Return how many levels a path of this length needs for an acceptance of about 0.3."""
+    return max(2, 1 + math.ceil(length / spread_of(ACCEPTANCE)))
+
+
+def place(
+    path: BaseRatePath, levels: int | None, generator: Generator | None,
+    count: Callable[[float], int] = for_swaps,
+) -> list[float]:  # fmt: skip
     """Choose levels of equal acceptance from a pilot run of annealed chains.
 
     Where the reduced energy F_low − F_high of two neighbours is normal, with standard deviation s over the
     chains, swaps are accepted with probability erfc(s/2) (Kofke 2002). Small s add up along the path to its
     thermodynamic length Λ (Crooks 2007), and K levels at even steps of Λ have s = Λ/(K − 1) each. With
-    ``levels=None`` as many are taken as acceptance ≈ 0.3 needs.
+    ``levels=None`` as many are taken as `count` says that Λ needs.
     """
     betas = [k / _TEMPERATURES for k in range(_TEMPERATURES)]
     lengths = [0.0]
@@ -35,7 +43,7 @@ def place(path: BaseRatePath, levels: int | None, generator: Generator | None) -
     anneal(path, betas, _CHAINS, generator, visit=measure)
     total = lengths[-1]
     if levels is None:
-        levels = max(2, 1 + math.ceil(total / spread_of(ACCEPTANCE)))
+        levels = count(total if math.isfinite(total) else 0.0)
     at = torch.linspace(0, 1, levels, dtype=torch.float64)
     if not (math.isfinite(total) and total > 1e-6):  # a machine like its reference
         return at.tolist()
@@ -75,7 +83,10 @@ class Exchange:
 
 @torch.no_grad()
 def exchange(
-    levels: Levels, rows: Sequence[Tensor], fields: Mapping[int, Tensor], generator: Generator | None
+    levels: Levels,
+    rows: Sequence[Tensor],
+    fields: Mapping[int, Tensor],
+    generator: Generator | None,
 ) -> Exchange:
     """Swap neighbours with probability min(1, e^Δ), in place: pairs (0, 1), (2, 3) …, then (1, 2) ….
 

@@ -67,9 +67,13 @@ class Levels(ABC):
         """
 
     def climb(
-        self, chains: int, generator: Generator | None, clamps: Clamps | None = None, sweeps: int = 1
+        self,
+        chains: int,
+        generator: Generator | None,
+        clamps: Clamps | None = None,
+        sweeps: int = 1,
     ) -> list[State]:
-        """Carry exact samples of M_0 up, with `sweeps` Gibbs sweeps at each level; return them below the top."""
+        """Carry exact samples of M_0 up, `sweeps` Gibbs sweeps a level; return those of all but the top."""
         layers, found = list(self.start(chains, generator)), []
         for i, clamp in (clamps or {}).items():
             layers[i] = clamp.apply(layers[i])
@@ -145,7 +149,11 @@ class PathLevels(Levels):
         return torch.stack(found), fields
 
     def climb(
-        self, chains: int, generator: Generator | None, clamps: Clamps | None = None, sweeps: int = 1
+        self,
+        chains: int,
+        generator: Generator | None,
+        clamps: Clamps | None = None,
+        sweeps: int = 1,
     ) -> list[State]:
         """Anneal along the path."""
         found: list[State] = []

@@ -21,9 +21,9 @@ class TrajectoryTempering(ReplicaExchange):
     """Parallel trajectory tempering (Béreux, Decelle, Furtlehner, Rosset & Seoane 2025).
 
     The levels are the machines of a trajectory, from the reference machine (W = 0), whose samples are
-    redrawn exactly, to the machine that is sampled; its step is `gibbsian.samplers.replica.ReplicaExchange`'s.
-    Training moves the modes apart little by little, where a fall of temperature splits them at once
-    (a first-order transition), so fewer levels are needed than temperatures.
+    redrawn exactly, to the machine that is sampled; its step is
+    `gibbsian.samplers.replica.ReplicaExchange`'s. Its authors found modes to part little by little along
+    training, where a fall of temperature may split them at once (a first-order transition).
 
     The machine that is sampled is the last level, one above the trajectory's last unless it is that one.
     Each level has its own matrix product, and swaps need one more a level.
@@ -46,7 +46,7 @@ class TrajectoryTempering(ReplicaExchange):
         if not isinstance(trajectory, Trajectory):
             raise GibbsianError(
                 "Trajectory tempering takes a trajectory such as gb.trajectory.load('runs/digits'), not "
-                f"{trajectory!r:.60}."
+                f"{type(trajectory).__name__}."
             )
         self.trajectory = trajectory
         self._known: tuple[BoltzmannMachine, ...] = ()
@@ -141,7 +141,10 @@ class TrajectoryLevels(Levels):
         for i in pairs:
             partner[i], partner[i + 1] = i + 1, i
         crossed = self._products(1, rows, partner)
-        mine, theirs = self._energies(rows, fields, range(self.size)), self._energies(rows, crossed, partner)
+        mine, theirs = (
+            self._energies(rows, fields, range(self.size)),
+            self._energies(rows, crossed, partner),
+        )
         # F_i − F_{i+1} is own minus neighbour's below, and neighbour's minus own above.
         found = [torch.stack([mine[i] - theirs[i], theirs[i + 1] - mine[i + 1]]) for i in pairs]
         return torch.stack(found), crossed
