@@ -1,6 +1,7 @@
 """Keeps the trajectory of a training: machines of equal acceptance, saved while it runs."""
 
 import copy
+import math
 import warnings
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 # Updates from one look to the next: a share of the updates done, within bounds. A look costs as much as two
 # or three updates, so that these keep it near one part in a hundred.
-_SHARE, _SOONEST, _LATEST = 0.2, 5, 250
+_SHARE, _SOONEST, _LATEST = 0.2, 4, 250
 # Gibbs steps that move the samples of the last machine at each look.
 _MOVES = 3
 _LONGEST = 10**9
@@ -107,11 +108,12 @@ class TrajectoryRecorder(Callback):
         """Look, now and then, and save the machine where it has moved far enough."""
         if trainer.step < self._next:
             return
-        self._next = trainer.step + min(_LATEST, max(_SOONEST, int(_SHARE * trainer.step)))
-        found = self._acceptance(trainer)
-        if not found <= self.acceptance:
+        spread = spread_of(min(max(self._acceptance(trainer), 1e-6), 1.0))
+        goal, last = spread_of(self.acceptance), max(self.saved, default=0)
+        self._next = trainer.step + _wait(trainer.step, trainer.step - last, spread / goal)
+        if spread < goal:
             return
-        length = max(self.saved.values(), default=0.0) + spread_of(max(found, 1e-6))
+        length = max(self.saved.values(), default=0.0) + spread
         if not self._write(trainer, trainer.machine, trainer.step, length):
             return
         self.saved[trainer.step] = length
@@ -188,3 +190,13 @@ class TrajectoryRecorder(Callback):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Keep what was saved until training starts."""
         self._loaded = state or None
+
+
+def _wait(step: int, since: int, done: float) -> int:
+    """Return the updates to the next look, `done` of the way to the next machine gone in `since` updates.
+
+    Near its end, or where the last machine came soon, the next look comes sooner too.
+    """
+    left = 0.5 if done >= 1 else 0.75 * (1 / done - 1) if done > 0 else math.inf
+    usual = min(_LATEST, max(_SOONEST, int(_SHARE * step)))
+    return int(min(usual, max(_SOONEST, left * since))) if since > 0 else usual

@@ -84,7 +84,8 @@ class Trajectory:
     def to(self, machine: BoltzmannMachine) -> "Trajectory":
         """Return the trajectory that ends at a machine, such as the average of the parameters.
 
-        It is one more rung, one update after the last, unless the last is that machine already.
+        It is one more rung, one update after the last, unless the last is that machine already. The others
+        come to its dtype and device.
 
         Raises
         ------
@@ -92,9 +93,13 @@ class Trajectory:
             If it is of another architecture.
         """
         check_alike(machine, self.machines[0])
-        if same(machine, self.machines[-1]):
-            return self
-        return Trajectory((*self.machines, machine), (*self.updates, self.updates[-1] + 1))
+        like, mine = next(machine.parameters()), next(self.machines[0].parameters())
+        found = self.machines
+        if (like.dtype, like.device) != (mine.dtype, mine.device):
+            found = tuple(copy.deepcopy(m).to(like) for m in found)
+        if same(machine, found[-1]):
+            return Trajectory(found, self.updates)
+        return Trajectory((*found, machine), (*self.updates, self.updates[-1] + 1))
 
     def refined(
         self, acceptance: float = 0.3, chains: int = 100, generator: Generator | int | None = None

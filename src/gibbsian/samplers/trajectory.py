@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -41,7 +42,7 @@ class TrajectoryTempering(ReplicaExchange):
         If a setting is impossible; and, of `init` and `step`, if the machine is of another architecture.
     """
 
-    def __init__(self, trajectory: Trajectory, sweeps: int = 1) -> None:
+    def __init__(self, trajectory: Trajectory | Any, sweeps: int = 1) -> None:
         super().__init__(sweeps)
         if not isinstance(trajectory, Trajectory):
             raise GibbsianError(
