@@ -315,6 +315,8 @@ def test_samples_are_states_and_means_are_not(run) -> None:
         (("--sampler", "tempering", "--levels", 3, "--start", "test"), "after 4 steps from test"),
         (("--sampler", "tempering"), "after 4 steps from noise"),
         (("--sampler", "annealed"), "annealed over 4 temperatures"),
+        (("--sampler", "transitions", "--levels", 3), "after 4 steps from noise"),
+        (("--sampler", "driven"), "after 4 steps from noise"),
     ],
 )
 def test_other_samplers_by_name(run, words, told) -> None:

@@ -207,6 +207,7 @@ sample run --checkpoint -4                              | 'latest'
 sample run --start nois                                 | noise, reference, data, test
 sample run --sampler temper                             | langevin, rates, not 'temper'
 sample run --sampler tempering --levels 1               | --levels
+sample run --sampler trajectory                         | holds no trajectory
 sample run --sampler langevin                           | Gaussian
 sample run --levels 5                                   | --levels belongs to --sampler tempering
 sample run --sampler annealed --start data              | leave --start out

@@ -11,13 +11,15 @@ from gibbsian.samplers.base import (
     sample,
     start,
 )
+from gibbsian.samplers.driven import Driven
 from gibbsian.samplers.gibbs import Gibbs
 from gibbsian.samplers.langevin import Langevin
 from gibbsian.samplers.rates import RatesFPCD
 from gibbsian.samplers.tempering import Tempering
+from gibbsian.samplers.trajectory import TrajectoryTempering
+from gibbsian.samplers.transitions import TemperedTransitions
 
 __all__ = [
-    "STARTS", "ChainState", "Gibbs", "Info", "Langevin", "RatesFPCD", "Sampler", "Samples",
-    "Tempering", "annealed", "run",
-    "sample", "start",
+    "STARTS", "ChainState", "Driven", "Gibbs", "Info", "Langevin", "RatesFPCD", "Sampler", "Samples",
+    "TemperedTransitions", "Tempering", "TrajectoryTempering", "annealed", "run", "sample", "start",
 ]  # fmt: skip
