@@ -11,7 +11,7 @@ from gibbsian.arguments import number
 from gibbsian.bennett import log_ratio
 from gibbsian.errors import TrainingError
 from gibbsian.estimators.base import Estimator, Phases, Stacked, check_count, posterior
-from gibbsian.estimators.pcd import check_memory
+from gibbsian.estimators.chains import check_chains, check_memory, present
 from gibbsian.machine import BoltzmannMachine
 from gibbsian.path import BaseRatePath, reference
 from gibbsian.precision import refresh
@@ -57,8 +57,7 @@ class PTT(Estimator):
     def __init__(
         self, steps: int = 1, chains: int = 100, reservoir: int = 10, acceptance: float = 0.3
     ) -> None:
-        self.steps = check_count(steps, "The number of steps of PTT")
-        self.chains = check_count(chains, "The number of chains")
+        self.steps, self.chains = check_chains("PTT", steps, chains)
         self.reservoir = check_count(reservoir, "The size of the reservoir")
         if not _LOST < number(acceptance, "The acceptance", TrainingError) < 1:
             raise TrainingError(
@@ -85,7 +84,12 @@ class PTT(Estimator):
         TrainingError
             If chains and reservoir would not fit into memory, or products are rounded.
         """
-        check_memory(machine, self.chains * (1 + 2 * self.reservoir))
+        size = self.chains * self.reservoir
+        check_memory(
+            machine, self.chains + 2 * size,
+            f"{self.chains:,} chains, a reservoir of {size:,} states and a clean copy of it",
+            "ask for fewer chains or a smaller reservoir",
+        )  # fmt: skip
         first = machine.joints[0].up(data[:1])
         if first.dtype != data.dtype:
             raise TrainingError(
@@ -113,8 +117,7 @@ class PTT(Estimator):
 
         The reservoir is changed in place.
         """
-        if chains is None:
-            raise TrainingError("PTT needs its chains: call init first.")
+        chains = present("PTT", chains)
         extra = dict(chains.extra)
         counts = extra["counts"] = extra["counts"].clone()
         counts[_SINCE] += 1
