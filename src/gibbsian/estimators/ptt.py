@@ -24,6 +24,8 @@ from gibbsian.samplers.gibbs import draw
 _LOST = 0.1
 # Sweeps of equilibration, in autocorrelation times, and the most there may be.
 _LONG, _CAP = 20, 10_000
+# Sweeps between looks at whether the new machine has lost the checkpoint.
+_LOOK = 100
 
 
 class PTT(Estimator):
@@ -305,7 +307,10 @@ class _Walk:
         self._renew()
         clock = Clock()
         while clock.sweeps < max(_LONG, _LONG * max(clock.times())):
-            if clock.sweeps >= _CAP:
+            # A lost checkpoint shows early, and its times are the longest.
+            if clock.sweeps >= _CAP or (
+                clock.sweeps % _LOOK == 0 < clock.sweeps and clock.late() < _LOST
+            ):
                 return False
             clock.tick(*self._sweep())
         if clock.late() < _LOST:
