@@ -116,7 +116,19 @@ digits --hidden 200000000000                            | not enough memory
 digits --method pdc                                     | pcd
 digits --method cd --chains 5                           | leave --chains
 digits --method fpcd --refresh 0.1                      | leave --refresh
-digits --method jarzynski --fast-lr 0.1                 | leave --refresh
+digits --method jarzynski --fast-lr 0.1                 | leave --fast-lr
+digits --method ptt --refresh 0.1 --levels 3            | leave --refresh and --levels out
+digits --method cd --witnesses 3                        | use --method jarzynski
+digits --method pcd --acceptance 0.3                    | use --method ptt
+digits --method fpcd --sampler tempering                | use --method pcd
+digits --sampler langevin                               | gibbs or tempering
+digits --levels 4                                       | add --sampler tempering
+digits --sampler tempering --levels 1                   | at least 2
+digits --sampler tempering --chains 900000000           | at 2 levels of tempering
+digits --method jarzynski --witnesses -1                | number of witnesses
+digits --method ptt --acceptance 2                      | acceptance
+digits --method ptt --reservoir 0                       | reservoir
+digits --method ptt --chains 900000000                  | a reservoir of 9,000,000,000 states
 digits --fast-lr 0.1                                    | use --method fpcd
 digits --steps 0                                        | steps
 digits --chains 0                                       | chains

@@ -1,5 +1,7 @@
 """Training with exchange along a trajectory: its log Z, its exchange, its returns."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,8 @@ from gibbsian.bennett import log_ratio
 from gibbsian.callbacks import Callback
 from gibbsian.errors import GibbsianError, TrainingError
 from gibbsian.estimators import PTT, from_spec
-from gibbsian.estimators.ptt import _HALVINGS, _REJECTIONS, _Walk
+from gibbsian.estimators.ptt import _CHECKPOINTS, _HALVINGS, _REJECTIONS, _Walk
+from gibbsian.estimators.waiting import Clock
 from gibbsian.training import Trainer
 
 _ROWS = 200
@@ -104,7 +107,7 @@ def test_exchange_leaves_both_laws_as_they_are(walk):
     n = 20_000
     picks = [torch.multinomial(t.probabilities, n, True, generator=generator) for t in tables]
     mine, theirs = ([s[i] for s in t.states] for t, i in zip(tables, picks, strict=True))
-    extra = {"reservoir.0": theirs[0].clone()}
+    extra = {"reservoir.0": theirs[0].clone(), "reservoir.energy": frozen.marginal_energy(theirs)}
     w = walk(PTT(), machine, frozen, list(mine), extra, generator)
     accepted = 0.0
     for _ in range(10):
@@ -161,3 +164,86 @@ def test_it_comes_back_from_its_configuration():
 def test_rounded_products_are_refused():
     with pytest.raises(GibbsianError, match="fp32"):
         gb.train(gb.rbm(8, 4), _rows(), PTT(), updates=2, precision="bf16", progress=False)
+
+
+def test_times_of_a_known_exchange_are_those_of_both_readings():
+    """Swaps accepted with A = 0.3 each: τ_int = ½ + 0.7/0.3 by survival, ½ + 0.4/0.6 by flipping signs."""
+    generator, clock = Generator().manual_seed(0), Clock()
+    for _ in range(400):
+        clock.tick(0.3, torch.rand(2000, generator=generator) < 0.3)
+    assert clock.times()[0] == pytest.approx(0.5 + 0.7 / 0.3, abs=0.1)
+    assert clock.flips()[0] == pytest.approx(0.5 + 0.4 / 0.6, abs=0.02)
+    # C(t) = 0.4^t is above 0.05 for t ≤ 3; S(t) = 0.7^t for t ≤ 8.
+    assert clock.times()[1] == pytest.approx(-1 / math.log(0.7), rel=0.1)
+    assert clock.flips()[1] == pytest.approx(-1 / math.log(0.4), rel=0.05)
+
+
+def test_signs_read_too_short_where_most_swaps_are_accepted():
+    generator, clock = Generator().manual_seed(0), Clock()
+    for _ in range(200):
+        clock.tick(0.8, torch.rand(1000, generator=generator) < 0.8)
+    assert clock.flips()[0] < 0.5 < clock.times()[0]
+
+
+def test_chains_that_never_swap_have_no_end_of_waiting():
+    clock = Clock()
+    for _ in range(30):
+        clock.tick(0.0, torch.zeros(10, dtype=torch.bool))
+    assert clock.times()[1] == 30
+
+
+def test_energies_of_the_reservoir_are_kept_right():
+    """What is remembered under the checkpoint is what would be computed anew, after swaps and checkpoints."""
+    found = []
+
+    class Look(Callback):
+        def on_update(self, trainer):
+            extra, frozen = trainer.chains.extra, gb.rbm(8, 4)
+            with torch.no_grad():
+                for k, p in frozen.named_parameters():
+                    p.copy_(extra[f"theta.{k}"])
+                for name in ("reservoir", "clean"):
+                    energy = frozen.marginal_energy((extra[f"{name}.0"],))
+                    found.append(float((energy - extra[f"{name}.energy"]).abs().max()))
+                now = trainer.chains.layers[0]
+            assert now.shape == (40, 8)
+
+    data = gb.data.load(_rows(), transform="identity", validation=0, test=0)
+    settings = gb.Settings(updates=80, batch_size=50, lr=0.3, schedule="constant")
+    trainer = Trainer(gb.rbm(8, 4), data, PTT(2, 40, acceptance=0.6), settings, callbacks=[Look()])
+    trainer.fit()
+    assert int(trainer.chains.extra["counts"][_CHECKPOINTS]) > 2
+    assert max(found) < 1e-4
+    told = trainer.method.report(trainer.machine, trainer.chains)
+    assert told["tau"] > 0.5 and told["tau_flips"] > 0
+
+
+def test_after_a_return_everything_is_the_checkpoints():
+    """Average and offsets begin anew, and the chains' energies are of the machine they are at."""
+    found = []
+
+    class Look(Callback):
+        def on_update(self, trainer):
+            extra = trainer.chains.extra
+            if int(extra["counts"][_REJECTIONS]) > len(found):
+                frozen = gb.rbm(8, 4)
+                with torch.no_grad():
+                    for k, p in frozen.named_parameters():
+                        p.copy_(extra[f"theta.{k}"])
+                    energy = frozen.marginal_energy(trainer.chains.layers)
+                    hidden = torch.sigmoid(trainer.monitored["train"] @ frozen.joints[0].weight
+                                           + frozen.layers[1].bias).mean(dim=0)  # fmt: skip
+                assert torch.allclose(energy, extra["energy"], atol=1e-4)
+                # One batch of 100 rows against all; then one step of the running mean.
+                assert float((trainer.offsets[1] - hidden).abs().max()) < 0.15
+                step = [(a - p).abs().max() for a, p in zip(
+                    trainer.averaged.parameters(), frozen.parameters(), strict=True)]  # fmt: skip
+                moved = [(a - p).abs().max() for a, p in zip(
+                    trainer.machine.parameters(), frozen.parameters(), strict=True)]  # fmt: skip
+                assert all(a <= b for a, b in zip(step, moved, strict=True))
+                found.append(trainer.step)
+
+    data = gb.data.load(_rows(), transform="identity", validation=0, test=0)
+    settings = gb.Settings(updates=60, batch_size=100, lr=30.0, schedule="constant")
+    Trainer(gb.rbm(8, 4), data, PTT(), settings, callbacks=[Look()]).fit()
+    assert found

@@ -38,9 +38,9 @@ def initialise(
     data : Tensor (rows, n)
         Rows for the moments (unless `statistics` has them) and for PCA.
     weights : {"normal", "glorot", "pca"}
-        N(0, scale²); Glorot's uniform U(±√(6/(n + m))) (Glorot & Bengio 2010); or the first
-        principal directions of the data, each scaled so that its hidden field has standard
-        deviation 1 over the data, on top of N(0, scale²): a low-rank start (after Béreux et al. 2025).
+        N(0, scale²); Glorot's uniform U(±√(6/(n + m))) (Glorot & Bengio 2010); or ``pca``: one
+        principal direction of the data to each hidden unit, as many as there are of either, each scaled
+        so that its hidden field has standard deviation 1 over the data, on top of N(0, scale²).
     scale : float
         Standard deviation of the normal part.
     biases : mapping of layer to number or numbers
@@ -54,6 +54,13 @@ def initialise(
     ------
     TrainingError
         If a name is unknown, the scale is negative, or a bias does not fit its layer.
+
+    Notes
+    -----
+    ``pca`` is not the low-rank training of Béreux et al. (2025), which keeps two to four directions, each
+    shared by all hidden units, learns their strengths by the exact likelihood of the few projections, and
+    starts with equilibrium samples of that machine. Here strengths follow a rule, so the model's covariances
+    along the directions are not the data's.
     """
     if weights not in WEIGHTS:
         raise TrainingError(f"Weights start as {', '.join(WEIGHTS)}, not as {weights!r}.")

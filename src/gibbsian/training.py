@@ -241,7 +241,7 @@ class Trainer:
         phases = self.method.step(self._walker, x, self.chains, self.generator, weights)
         self.chains = phases.chains
         if phases.restarted:
-            self._begin_anew()
+            self._begin_anew(phases)
         gradient = phases.gradient(machine, self._learned, share)
         if self.penalty and self.step % self._penalty_stride == self._penalty_stride // 2:
             # What is no sum over rows asks for tensors.
@@ -257,9 +257,11 @@ class Trainer:
                 pack({"optimizer": self.optimizer.state_dict()})
         self._average()
 
-    def _begin_anew(self) -> None:
-        """Let the average and the optimiser forget parameters that were given up."""
+    def _begin_anew(self, phases: Phases) -> None:
+        """Let average, optimiser and offsets forget parameters that were given up."""
         self.optimizer.state.clear()
+        hidden = [phases.mean(self.machine, i) for i in range(1, len(self.offsets))]
+        self.offsets = self._centring.allowed([self.offsets[0], *hidden])
         for average, p in self._averages:
             average.copy_(p)
 

@@ -12,17 +12,17 @@ _NUMBER, _WORD, _FLAG = (int, float), (str,), (bool,)
 _PAIRS = (dict, list)
 
 # For each option what a config file may give it.
-_METHOD = {"steps": (int,), "chains": (int,), "refresh": _NUMBER, "fast_lr": _NUMBER}
-# Options that a method does not take, and why.
-_UNFIT = {
-    "cd": ({"chains", "refresh", "fast_lr"}, "CD has no persistent chains"),
-    "pcd": ({"fast_lr"}, "PCD has no fast weights"),
-    "fpcd": ({"refresh"}, "FPCD does not restart its chains"),
-    "jarzynski": (
-        {"refresh", "fast_lr"},
-        "Jarzynski's chains neither restart nor have fast weights",
-    ),
-    "ptt": ({"refresh", "fast_lr"}, "PTT's chains neither restart nor have fast weights"),
+_METHOD = {
+    "steps": (int,), "chains": (int,), "refresh": _NUMBER, "fast_lr": _NUMBER, "witnesses": (int,),
+    "reservoir": (int,), "acceptance": _NUMBER, "sampler": _WORD, "levels": (int,),
+}  # fmt: skip
+# The options that each method takes.
+_TAKES = {
+    "cd": ("steps",),
+    "pcd": ("steps", "chains", "refresh", "sampler", "levels"),
+    "fpcd": ("steps", "chains", "fast_lr"),
+    "jarzynski": ("steps", "chains", "witnesses"),
+    "ptt": ("steps", "chains", "reservoir", "acceptance"),
 }
 _LOAD = {
     "classes": (str, int, list), "limit": (int,), "transform": (str, list), "key": _WORD,
@@ -65,20 +65,38 @@ def merged(path: Path | None, given: Mapping[str, Any], source: str | None) -> d
     if "data" not in table:
         raise GibbsianError("Name the data to train on, such as digits or a file; see --help.")
     kind = str(table.get("method", "pcd")).lower()
-    method = {"kind": kind} | {k: table[k] for k in _METHOD if k in table}
-    unfit, why = _UNFIT.get(kind, (set(), ""))
-    if unfit & method.keys():
-        named = " and ".join(f"--{k.replace('_', '-')}" for k in _METHOD if k in unfit)
-        other = "fpcd" if "fast_lr" in method else "pcd"
-        raise GibbsianError(f"{why}; leave {named} out or use --method {other}.")
+    method = {k: table[k] for k in _METHOD if k in table}
+    _check_method(kind, method)
     return {
         "data": table["data"],
         "model": table.get("model", "rbm"),
         "hidden": table.get("hidden", 500),
-        "method": method,
+        "method": {"kind": kind} | method,
         "load": _load(table),
         "settings": _settings(table),
     }
+
+
+def _check_method(kind: str, options: Mapping[str, Any]) -> None:
+    """Refuse options that the method does not take."""
+    unfit = [k for k in options if k not in _TAKES.get(kind, options)]
+    if unfit:
+        flags = " and ".join(_flag(k) for k in unfit)
+        others = [m for m, taken in _TAKES.items() if set(options) <= set(taken)]
+        instead = f" or use --method {' or '.join(others)}" if others else ""
+        raise GibbsianError(f"The method {kind} does not take {flags}; leave {flags} out{instead}.")
+    if options.get("sampler", "gibbs") not in ("gibbs", "tempering"):
+        raise GibbsianError(
+            f"--sampler of train takes gibbs or tempering, not {options['sampler']!r}."
+        )
+    if "levels" in options and options.get("sampler") != "tempering":
+        raise GibbsianError(
+            "--levels counts the levels of tempering; leave --levels out or add --sampler tempering."
+        )
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _load(table: Mapping[str, Any]) -> dict[str, Any]:

@@ -66,7 +66,7 @@ def check_memory(machine: "BoltzmannMachine", chains: int, option: str, frames: 
     GibbsianError
         With both sizes.
     """
-    from gibbsian.estimators.pcd import free_memory
+    from gibbsian.estimators.chains import free_memory
 
     like = next(machine.parameters())
     floats = 4 * sum(machine.sizes) + frames * machine.sizes[0]

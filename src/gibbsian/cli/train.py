@@ -50,10 +50,22 @@ _Steps = Annotated[int | None, _option("Gibbs steps an update.", _MACHINE, "1")]
 _Chains = Annotated[int | None, _option("Persistent chains.", _MACHINE, "100")]
 _Refresh = Annotated[
     float | None,
-    _option("Probability that a chain restarts from noise at an update.", _MACHINE, "0"),
+    _option("PCD: probability that a chain restarts from noise at an update.", _MACHINE, "0"),
 ]
 _FastLr = Annotated[
     float | None, _option("FPCD: learning rate of its fast weights.", _MACHINE, "0.01")
+]
+_Witnesses = Annotated[int | None, _option("Jarzynski: chains that tell log Z.", _MACHINE, "100")]
+_Reservoir = Annotated[
+    int | None,
+    _option("PTT: samples of its checkpoint, in multiples of --chains.", _MACHINE, "10"),
+]
+_Acceptance = Annotated[
+    float | None, _option("PTT: acceptance at which it makes a checkpoint.", _MACHINE, "0.3")
+]
+_Sampler = Annotated[str | None, _option("PCD: gibbs or tempering.", _MACHINE, "gibbs")]
+_Levels = Annotated[
+    int | None, _option("Tempering: levels.", _MACHINE, "what acceptance 0.3 needs")
 ]
 _Weights = Annotated[str | None, _option("normal, glorot or pca.", _MACHINE, "normal")]
 _VisibleBias = Annotated[
@@ -167,6 +179,8 @@ def command(
     source: _Source = None,
     model: _Model = None, hidden: _Hidden = None, method: _Method = None, steps: _Steps = None,
     chains: _Chains = None, refresh: _Refresh = None, fast_lr: _FastLr = None,
+    witnesses: _Witnesses = None, reservoir: _Reservoir = None, acceptance: _Acceptance = None,
+    sampler: _Sampler = None, levels: _Levels = None,
     weights: _Weights = None,
     visible_bias: _VisibleBias = None, hidden_bias: _HiddenBias = None,
     batch_size: _BatchSize = None, epochs: _Epochs = None, updates: _Updates = None,

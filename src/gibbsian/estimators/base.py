@@ -15,6 +15,8 @@ from gibbsian.moments import Moments, Terms, shares, signed
 from gibbsian.samplers import ChainState, Gibbs, Sampler
 from gibbsian.units import base as unit
 
+# Samplers that PCD knows by name; others are objects.
+SAMPLERS = ("gibbs", "tempering")
 # Clamped Gibbs sweeps of the positive phase of a machine with more than one hidden layer.
 _POSITIVE_SWEEPS = 10
 
@@ -207,7 +209,7 @@ def from_spec(spec: Mapping[str, Any]) -> Estimator:
     kind = str(settings.pop("kind", "")).lower()
     if kind not in known:
         raise GibbsianError(f"There is no method {kind!r}; known are {', '.join(known)}.")
-    if isinstance(settings.get("sampler"), str):
+    if isinstance(settings.get("sampler"), str) and settings["sampler"] not in SAMPLERS:
         raise TrainingError(
             f"This method's sampler was the object {settings['sampler']}, which no file holds; hand "
             "the method over again as method=…."
@@ -226,7 +228,7 @@ def check_count(value: int, what: str) -> int:
 def check_sampler(sampler: Sampler | None) -> tuple[Sampler, dict[str, str]]:
     """Return the sampler to use, Gibbs for None, and what the configuration says of it.
 
-    A sampler is an object that no configuration can rebuild, so its name is all that is kept:
+    An object is nothing that a configuration can rebuild, so its class's name is all that is kept:
     `from_spec` refuses it, and a run with it is resumed by handing the method over.
     """
     if sampler is None:

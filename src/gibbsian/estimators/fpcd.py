@@ -11,14 +11,13 @@ from gibbsian.estimators.base import (
     Estimator,
     Phases,
     Stacked,
-    check_count,
     check_sampler,
     posterior,
 )
-from gibbsian.estimators.pcd import check_memory
+from gibbsian.estimators.chains import check_chains, check_memory, present
 from gibbsian.machine import BoltzmannMachine
 from gibbsian.moments import signed
-from gibbsian.samplers import STARTS, ChainState, Sampler
+from gibbsian.samplers import ChainState, Sampler
 from gibbsian.samplers import start as first_states
 
 
@@ -68,12 +67,7 @@ class FPCD(Estimator):
         decay: float = 19 / 20,
         sampler: Sampler | None = None,
     ) -> None:
-        self.steps = check_count(steps, "The number of steps of FPCD")
-        self.chains = check_count(chains, "The number of chains")
-        if start not in STARTS:
-            raise TrainingError(
-                f"Chains of FPCD start from {', '.join(STARTS)}, not from {start!r}."
-            )
+        self.steps, self.chains = check_chains("FPCD", steps, chains, start)
         if number(fast_lr, "The learning rate of fast weights", TrainingError) < 0:
             raise TrainingError(
                 f"The learning rate of fast weights is 0 or positive, not {fast_lr!r}."
@@ -109,10 +103,8 @@ class FPCD(Estimator):
         weights: Float[Tensor, " batch"] | None = None,
     ) -> Phases:  # fmt: skip
         """Move the chains by k steps, then the fast weights; sample weights weigh the data only."""
-        if chains is None:
-            raise TrainingError("FPCD needs its chains: call init first.")
+        chains, overlay = _parted(present("FPCD", chains))
         data = posterior(machine, x, generator)
-        chains, overlay = _parted(chains)
         if self._shifted is None or self._shifted.machine is not machine:
             self._shifted = fast.Shifted(machine)
         moved = self._shifted.at(overlay)

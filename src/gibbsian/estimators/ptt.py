@@ -1,7 +1,7 @@
 """Training along a trajectory of checkpoints, with exchange: chains that cannot be lost between modes."""
 
 import copy
-import math
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Bool, Float
@@ -11,17 +11,21 @@ from gibbsian.arguments import number
 from gibbsian.bennett import log_ratio
 from gibbsian.errors import TrainingError
 from gibbsian.estimators.base import Estimator, Phases, Stacked, check_count, posterior
-from gibbsian.estimators.pcd import check_memory
-from gibbsian.machine import BoltzmannMachine
+from gibbsian.estimators.chains import check_chains, check_memory, present
+from gibbsian.estimators.waiting import Clock
+from gibbsian.machine import BoltzmannMachine, State
+from gibbsian.moments import Terms
 from gibbsian.path import BaseRatePath, reference
 from gibbsian.precision import refresh
-from gibbsian.samplers import ChainState, Gibbs
+from gibbsian.samplers import ChainState
 from gibbsian.samplers.gibbs import draw
 
 # Below this acceptance, or this effective share of the chains, the chains have lost their checkpoint.
 _LOST = 0.1
 # Sweeps of equilibration, in autocorrelation times, and the most there may be.
 _LONG, _CAP = 20, 10_000
+# Sweeps between looks at whether the new machine has lost the checkpoint.
+_LOOK = 100
 
 
 class PTT(Estimator):
@@ -57,8 +61,7 @@ class PTT(Estimator):
     def __init__(
         self, steps: int = 1, chains: int = 100, reservoir: int = 10, acceptance: float = 0.3
     ) -> None:
-        self.steps = check_count(steps, "The number of steps of PTT")
-        self.chains = check_count(chains, "The number of chains")
+        self.steps, self.chains = check_chains("PTT", steps, chains)
         self.reservoir = check_count(reservoir, "The size of the reservoir")
         if not _LOST < number(acceptance, "The acceptance", TrainingError) < 1:
             raise TrainingError(
@@ -70,7 +73,6 @@ class PTT(Estimator):
             "kind": "ptt", "steps": self.steps, "chains": self.chains, "reservoir": self.reservoir,
             "acceptance": self.acceptance,
         }  # fmt: skip
-        self._gibbs = Gibbs()
         self._frozen: BoltzmannMachine | None = None
         self._loaded: Tensor | None = None
 
@@ -85,7 +87,12 @@ class PTT(Estimator):
         TrainingError
             If chains and reservoir would not fit into memory, or products are rounded.
         """
-        check_memory(machine, self.chains * (1 + 2 * self.reservoir))
+        size = self.chains * self.reservoir
+        check_memory(
+            machine, self.chains + 2 * size,
+            f"{self.chains:,} chains, a reservoir of {size:,} states and a clean copy of it",
+            "ask for fewer chains or a smaller reservoir",
+        )  # fmt: skip
         first = machine.joints[0].up(data[:1])
         if first.dtype != data.dtype:
             raise TrainingError(
@@ -99,6 +106,9 @@ class PTT(Estimator):
         extra |= {f"clean.{i}": clean[i] for i in machine.parity(0)}
         extra |= {f"reservoir.{i}": clean[i].clone() for i in machine.parity(0)}
         extra["energy"] = base.marginal_energy(chains)
+        extra["clean.energy"] = base.marginal_energy(clean)
+        extra["reservoir.energy"] = extra["clean.energy"].clone()
+        extra["tau"] = torch.full((4,), 0.5, dtype=torch.float64)  # exact samples forget at once
         extra["log_z"] = torch.tensor(path.log_z0(), dtype=torch.float64)
         extra["counts"] = torch.tensor([0, 1, 0, 0])  # see _SINCE and those after it
         return ChainState(tuple(chains), extra)
@@ -113,8 +123,7 @@ class PTT(Estimator):
 
         The reservoir is changed in place.
         """
-        if chains is None:
-            raise TrainingError("PTT needs its chains: call init first.")
+        chains = present("PTT", chains)
         extra = dict(chains.extra)
         counts = extra["counts"] = extra["counts"].clone()
         counts[_SINCE] += 1
@@ -130,17 +139,12 @@ class PTT(Estimator):
                 restarted = not walk.freeze()
         if restarted:
             walk.go_back()
-        state = ChainState(tuple(walk.layers))
-        data = posterior(machine, x, generator)
-        for _ in range(self.steps - 1):
-            state, _ = self._gibbs.step(machine, state, generator)
-        together = self._gibbs.beside(machine, state, data, generator)
-        assert together is not None
-        state, rows, fields = together
-        terms = machine.terms(rows, 1, fields)
-        model = {i: f[len(x) :] for i, f in fields.items()}
-        extra["energy"] = machine.marginal_energy(state.layers, fields=model)
-        after = ChainState(state.layers, extra)
+        walk.steps(self.steps - 1)
+        walk.move()
+        terms, model = _beside(machine, posterior(machine, x, generator), walk.layers)
+        # The odd layers are those that the even ones were drawn from.
+        after = ChainState(tuple(walk.layers), extra)
+        extra["energy"] = machine.marginal_energy(walk.layers, fields=model)
         rate = 0.5 ** int(counts[_HALVINGS])
         return Stacked(terms, len(x), (weights, None), after, rate=rate, restarted=restarted)
 
@@ -149,13 +153,18 @@ class PTT(Estimator):
         return float(chains.extra["log_z"])
 
     def report(self, machine: BoltzmannMachine, chains: ChainState | None) -> dict[str, float]:
-        """Return log Z of the last checkpoint in nats, and how many checkpoints and returns there were."""
+        """Return log Z of the last checkpoint in nats, the numbers of checkpoints and returns, and τ_int.
+
+        The last is in sweeps of the last checkpoint's exchange, from the survival of chains and from their
+        flipping signs (`gibbsian.estimators.waiting`).
+        """
         if chains is None:
             return {}
         counts = chains.extra["counts"].tolist()
         return {
             "log_z_checkpoint": self.log_z(chains), "checkpoints": counts[_CHECKPOINTS],
-            "returns": counts[_REJECTIONS],
+            "returns": counts[_REJECTIONS], "tau": float(chains.extra["tau"][0]),
+            "tau_flips": float(chains.extra["tau"][2]),
         }  # fmt: skip
 
     def _checkpoint(self, machine: BoltzmannMachine, extra: dict[str, Tensor]) -> BoltzmannMachine:
@@ -180,8 +189,23 @@ def _fill(machine: BoltzmannMachine, extra: dict[str, Tensor]) -> None:
     refresh(machine)
 
 
+def _beside(
+    machine: BoltzmannMachine, data: State, chains: Sequence[Tensor]
+) -> tuple[Terms, dict[int, Tensor]]:
+    """Return the terms of the data's rows and the chains', from one product, and the chains' fields."""
+    rows = [
+        torch.cat([a, b]) if i % 2 == 0 else a
+        for i, (a, b) in enumerate(zip(data, chains, strict=True))
+    ]
+    fields = machine.fields(1, rows)
+    return machine.terms(rows, 1, fields), {i: f[len(data[0]) :] for i, f in fields.items()}
+
+
 class _Walk:
-    """The chains of the machine, the samples of its checkpoint, and what happens between them."""
+    """The chains of the machine, the samples of its checkpoint, and what happens between them.
+
+    `fields` are the machine's on the odd layers of the chains, None until the first product with them.
+    """
 
     def __init__(
         self, method: PTT, machine: BoltzmannMachine, frozen: BoltzmannMachine, layers: list[Tensor],
@@ -190,6 +214,7 @@ class _Walk:
         self.method, self.machine, self.frozen = method, machine, frozen
         self.layers, self.extra, self.generator = layers, extra, generator
         self.even = list(machine.parity(0))
+        self.fields: dict[int, Tensor] | None = None
 
     def meet(self, energy: Float[Tensor, " chains"] | None = None) -> tuple[float, float]:
         """Put each chain beside a sample of its own; return mean acceptance and effective share.
@@ -200,15 +225,27 @@ class _Walk:
         n, size = len(self.layers[0]), len(self.extra["reservoir.0"])
         device = self.layers[0].device
         self.partners = torch.randperm(size, generator=self.generator, device=device)[:n]
-        both = {i: torch.cat([self.layers[i], self.extra[f"reservoir.{i}"][self.partners]])
-                for i in self.even}  # fmt: skip
-        state = [both.get(i, self.layers[i]) for i in range(len(self.layers))]
-        now, then = (m.marginal_energy(state) for m in (self.machine, self.frozen))
-        gap = now - then
-        self.delta = gap[:n] - gap[n:]
-        w = torch.ones_like(self.delta)
-        if energy is not None:
-            w = torch.softmax(energy - now[:n], dim=0)
+        self.theirs = [
+            self.extra[f"reservoir.{i}"][self.partners] if i in self.even else s
+            for i, s in enumerate(self.layers)
+        ]
+        if self.fields is None:  # one product for both
+            pairs = enumerate(zip(self.layers, self.theirs, strict=True))
+            both = [torch.cat(pair) if i in self.even else pair[0] for i, pair in pairs]
+            found = self.machine.fields(1, both)
+            self.fields = {i: f[:n] for i, f in found.items()}
+            self.met = {i: f[n:] for i, f in found.items()}
+        else:
+            self.met = self.machine.fields(1, self.theirs)
+        now = self.machine.marginal_energy(self.layers, fields=self.fields)
+        # The checkpoint stays, so that the energies of its samples are known.
+        self.then = (
+            self.frozen.marginal_energy(self.layers),
+            self.extra["reservoir.energy"][self.partners],
+        )
+        other = self.machine.marginal_energy(self.theirs, fields=self.met)
+        self.delta = (now - self.then[0]) - (other - self.then[1])
+        w = torch.ones_like(self.delta) if energy is None else torch.softmax(energy - now, dim=0)
         accepted = self.delta.clamp(max=0).exp()
         return float((w * accepted).sum() / w.sum()), float(w.sum() ** 2 / (w.square().sum() * n))
 
@@ -216,16 +253,27 @@ class _Walk:
         """Exchange by Metropolis' rule; the chain's state goes into the reservoir."""
         u = torch.rand(self.delta.shape, generator=self.generator, device=self.delta.device)
         hit = u.log() < self.delta
+        column, fields = hit[:, None], self.fields
+        assert fields is not None  # they have met
         for i in self.even:
-            pool, mine = self.extra[f"reservoir.{i}"], self.layers[i]
-            theirs = pool[self.partners]
-            self.layers[i] = torch.where(hit[:, None], theirs, mine)
-            pool[self.partners] = torch.where(hit[:, None], mine, theirs)
-        self._draw_odd()
+            mine, theirs = self.layers[i], self.theirs[i]
+            self.layers[i] = torch.where(column, theirs, mine)
+            self.extra[f"reservoir.{i}"][self.partners] = torch.where(column, mine, theirs)
+        self.extra["reservoir.energy"][self.partners] = torch.where(hit, *self.then)
+        self.fields = {i: torch.where(column, self.met[i], f) for i, f in fields.items()}
         return hit
 
-    def _draw_odd(self) -> None:
-        draw(self.machine, self.layers, 1, self.generator)
+    def move(self) -> None:
+        """Make half a Gibbs step each way, which leaves the new fields open."""
+        draw(self.machine, self.layers, 1, self.generator, fields=self.fields)
+        draw(self.machine, self.layers, 0, self.generator)
+        self.fields = None
+
+    def steps(self, number: int) -> None:
+        """Make Gibbs steps."""
+        for _ in range(number):
+            self.move()
+            self.fields = self.machine.fields(1, self.layers)
 
     def go_back(self) -> None:
         """Return to the checkpoint, with half the learning rate."""
@@ -240,33 +288,34 @@ class _Walk:
         chosen = torch.randperm(size, generator=self.generator, device=device)[:n]
         for i in self.even:
             self.layers[i] = self.extra[f"clean.{i}"][chosen]
-        self._draw_odd()
+        self.fields = self.machine.fields(1, self.layers)
 
     def _renew(self) -> None:
         """Fill the reservoir with the checkpoint's own samples."""
-        for i in self.even:
-            self.extra[f"reservoir.{i}"] = self.extra[f"clean.{i}"].clone()
+        for k in ("energy", *self.even):
+            self.extra[f"reservoir.{k}"] = self.extra[f"clean.{k}"].clone()
 
     def _sweep(self) -> tuple[float, Bool[Tensor, " chains"]]:
         """Exchange, and move the chains by k Gibbs steps."""
         a, _ = self.meet()
         hit = self.swap()
-        state = ChainState(tuple(self.layers))
-        for _ in range(self.method.steps):
-            state, _ = self.method._gibbs.step(self.machine, state, self.generator)
-        self.layers = list(state.layers)
+        self.steps(self.method.steps)
         return a, hit
 
     def freeze(self) -> bool:
         """Bring the chains to equilibrium and make their machine the checkpoint; False if that fails."""
         self._renew()
-        clock = _Clock(len(self.layers[0]))
+        clock = Clock()
         while clock.sweeps < max(_LONG, _LONG * max(clock.times())):
-            if clock.sweeps >= _CAP:
+            # A lost checkpoint shows early, and its times are the longest.
+            if clock.sweeps >= _CAP or (
+                clock.sweeps % _LOOK == 0 < clock.sweeps and clock.late() < _LOST
+            ):
                 return False
             clock.tick(*self._sweep())
         if clock.late() < _LOST:
             return False
+        self.extra["tau"] = torch.tensor([*clock.times(), *clock.flips()], dtype=torch.float64)
         stride = max(1, round(2 * clock.times()[0]))
         found = {i: [self.layers[i]] for i in self.even}
         while len(found[0]) < self.method.reservoir:
@@ -282,11 +331,11 @@ class _Walk:
         extra, n = self.extra, len(self.machine.layers)
         old = [extra.get(f"clean.{i}", extra["clean.0"]) for i in range(n)]
         new = [clean.get(i, clean[0]) for i in range(n)]
-        w0, w1 = (
-            sign * (self.machine.marginal_energy(s) - self.frozen.marginal_energy(s))
-            for sign, s in ((1, old), (-1, new))
-        )
+        energy = self.machine.marginal_energy(new)
+        w0 = self.machine.marginal_energy(old) - extra["clean.energy"]
+        w1 = self.frozen.marginal_energy(new) - energy
         extra["log_z"] = extra["log_z"] + log_ratio(w0, w1)
+        extra["clean.energy"] = energy
         for k, p in self.machine.named_parameters():
             extra[f"theta.{k}"] = p.detach().clone()
         for i in self.even:
@@ -296,34 +345,3 @@ class _Walk:
         counts[_CHECKPOINTS] += 1
         counts[_SINCE] = 0
         counts[_HALVINGS] = (counts[_HALVINGS] - 1).clamp(min=0)
-
-
-class _Clock:
-    """Autocorrelation times of an exchange, from how long chains go without an accepted swap.
-
-    With S(t) the share of chains without one in t sweeps, τ_int = ½ + Σ_t S(t) and
-    τ_exp = max −t/log S(t) over S > 0.05.
-    """
-
-    def __init__(self, chains: int) -> None:
-        self.sweeps, self._acceptance = 0, []
-        self._waiting: Tensor | None = None
-        self._survival: list[float] = []
-
-    def tick(self, acceptance: float, hit: Bool[Tensor, " chains"]) -> None:
-        """Count a sweep."""
-        self.sweeps += 1
-        self._acceptance.append(acceptance)
-        self._waiting = ~hit if self._waiting is None else self._waiting & ~hit
-        self._survival.append(float(self._waiting.double().mean()))
-
-    def times(self) -> tuple[float, float]:
-        """Return τ_int and τ_exp in sweeps."""
-        slow = [-t / math.log(s) for t, s in enumerate(self._survival, 1) if 0.05 < s < 1]
-        stuck = float(self.sweeps) if self._survival and self._survival[-1] == 1 else 0.0
-        return 0.5 + sum(self._survival), max([*slow, stuck, 0.5])
-
-    def late(self) -> float:
-        """Return the mean acceptance in the later half of the sweeps."""
-        kept = self._acceptance[len(self._acceptance) // 2 :]
-        return sum(kept) / len(kept)

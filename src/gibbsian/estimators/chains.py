@@ -1,0 +1,55 @@
+"""What methods with persistent chains share: checks of their settings, and of the memory they need."""
+
+import torch
+from torch import Tensor
+
+from gibbsian.errors import TrainingError
+from gibbsian.estimators.base import check_count
+from gibbsian.machine import BoltzmannMachine
+from gibbsian.samplers import STARTS, ChainState
+
+
+def check_chains(method: str, steps: int, chains: int, start: str | None = None) -> tuple[int, int]:
+    """Return the numbers of steps and of chains of a method, else raise a `TrainingError`."""
+    if start is not None and start not in STARTS:
+        raise TrainingError(
+            f"Chains of {method} start from {', '.join(STARTS)}, not from {start!r}."
+        )
+    steps = check_count(steps, f"The number of steps of {method}")
+    return steps, check_count(chains, "The number of chains")
+
+
+def present(method: str, chains: ChainState | None) -> ChainState:
+    """Return a method's chains, else raise a `TrainingError`."""
+    if chains is None:
+        raise TrainingError(f"{method} needs its chains: call init first.")
+    return chains
+
+
+def check_memory(
+    machine: BoltzmannMachine, states: int, what: str = "", advice: str = "ask for fewer chains"
+) -> None:
+    """Refuse states which, with the sampler's working copies, exceed the free memory.
+
+    `what` says what the states are (chains, unless given), `advice` what to do.
+    """
+    like = next(machine.parameters())
+    need = 4 * states * sum(machine.sizes) * like.element_size()
+    free = free_memory(like)
+    if free is not None and need > free:
+        raise TrainingError(
+            f"{what or f'{states:,} chains'} need about {need / 2**30:.1f} GiB and "
+            f"{free / 2**30:.1f} GiB are free; {advice}."
+        )
+
+
+def free_memory(like: Tensor) -> int | None:
+    """Return the free bytes on the device of `like`, or None where that is not known."""
+    if like.device.type == "cuda":
+        return torch.cuda.mem_get_info(like.device)[0]
+    try:
+        with open("/proc/meminfo") as file:
+            rows = dict(line.split(":", 1) for line in file)
+        return int(rows["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return None
