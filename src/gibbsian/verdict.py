@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from gibbsian.evaluators import Evaluation
-from gibbsian.evaluators.likelihood import LARGEST_GAP
+from gibbsian.evaluators.belief import LARGEST_GAP
 from gibbsian.evaluators.moments import Moments
 from gibbsian.report_page import Finding, Verdict
 
