@@ -3,13 +3,14 @@
 from gibbsian.evaluators.ais import Estimate, ais, estimate, reverse_ais
 from gibbsian.evaluators.belief import Belief, Partition
 from gibbsian.evaluators.bridge import Bridge, Ladder, bar, ladder_log_z
-from gibbsian.evaluators.certificate import Certificate, certify, certify_samples
+from gibbsian.evaluators.certificate import certify, certify_samples
 from gibbsian.evaluators.chains import RECORDED, Trace, run_chains
 from gibbsian.evaluators.checks import Check
 from gibbsian.evaluators.equivalence import Equivalence, equivalence
 from gibbsian.evaluators.evaluate import Evaluation, SplitEvaluation, evaluate
 from gibbsian.evaluators.exact import count_states, log_z, states
 from gibbsian.evaluators.free_energy import free_energies, free_energy_gap
+from gibbsian.evaluators.granted import Certificate
 from gibbsian.evaluators.likelihood import LogLikelihood, log_likelihood, partition
 from gibbsian.evaluators.mixing import (
     Comparison,

@@ -73,9 +73,7 @@ class Partition:
         if self.ais is None or self._doubts():
             return None
         ends = [self.ais, *self.reverse.values()]
-        return Belief(
-            "ais", self.ais.log_z, min(e.low for e in ends), max(e.high for e in ends)
-        )
+        return Belief("ais", self.ais.log_z, min(e.low for e in ends), max(e.high for e in ends))
 
     @property
     def log_z(self) -> float:
@@ -145,7 +143,9 @@ class Partition:
         if believed is not None and believed.name == "ladder":
             return [_of_ladder(self.ladder), *self._beside()]
         doubt = self.ladder_doubt
-        no_ladder = [] if doubt is None else [f"Not converged: the ladder is doubted: {_lower(doubt)}"]
+        no_ladder = (
+            [] if doubt is None else [f"Not converged: the ladder is doubted: {_lower(doubt)}"]
+        )
         if self.ais is None:
             return no_ladder
         if believed is None:
@@ -157,7 +157,10 @@ class Partition:
             f"log Z lie within {widest:.2f} nat of each other, on at least {fewest:.0f} effective "
             f"chains of {self.ais.chains}."
         )
-        return [pair, *(f"Believe these bounds, not the ladder: {_lower(doubt)}" for _ in no_ladder)]
+        return [
+            pair,
+            *(f"Believe these bounds, not the ladder: {_lower(doubt)}" for _ in no_ladder),
+        ]
 
     def _beside(self) -> list[str]:
         """Say what AIS and reverse AIS tell where the ladder is believed."""
@@ -169,7 +172,9 @@ class Partition:
                 f"Beside the ladder, AIS and reverse AIS give log Z from {min(ends):.2f} to {max(ends):.2f} "
                 "and are not converged, so they bound it loosely."
             ]
-        return [f"AIS and reverse AIS agree with each other, from {min(ends):.2f} to {max(ends):.2f}."]
+        return [
+            f"AIS and reverse AIS agree with each other, from {min(ends):.2f} to {max(ends):.2f}."
+        ]
 
     def _doubts(self) -> list[str]:
         forward, found = self.ais, []

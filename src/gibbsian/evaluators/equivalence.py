@@ -168,17 +168,18 @@ def _needed(
     """
     one, two = parts
     factors = [
-        torch.where(y <= room / 2, x / (room - y), 2 * x / room) for x, y in ((one, two), (two, one))
+        torch.where(y <= room / 2, x / (room - y), 2 * x / room)
+        for x, y in ((one, two), (two, one))
     ]
     found = []
     for n, x, f in zip(sizes, (one, two), factors, strict=True):
         enough = (one + two <= room) | (x <= room / 2)
         worst = float(torch.where(enough, torch.ones_like(f), f).nan_to_num(1.0).max())
-        found.append(_rounded(n * max(worst, 1.0)) if worst > 1 else n)
+        found.append(rounded(n * max(worst, 1.0)) if worst > 1 else n)
     return found[0], found[1]
 
 
-def _rounded(x: float) -> int:
+def rounded(x: float) -> int:
     """Round up to two figures: nothing more is known of a size that is called for."""
     step = 10 ** max(math.floor(math.log10(x)) - 1, 0)
     return math.ceil(min(x, 1e15) / step) * step
