@@ -1,5 +1,6 @@
 """The certificate: refused where it must be, earned where it may be, and never by running less."""
 
+import dataclasses
 import json
 import math
 
@@ -15,12 +16,14 @@ from gibbsian.evaluators import (
     certify_samples,
     checks,
     evaluate,
+    free_energies,
     observables,
     run_chains,
 )
 from gibbsian.machine import BoltzmannMachine
-from gibbsian.samplers import ChainState, Gibbs
+from gibbsian.samplers import Gibbs
 from gibbsian.testing import enumerate_states
+from gibbsian.verdict import judge
 
 # Many chains of few steps: in tests a step costs what its shapes' checks cost.
 SHORT = {"steps": 80, "drift_steps": 40}
@@ -181,29 +184,11 @@ def bars_and_stripes() -> tuple[BoltzmannMachine, dict[str, Tensor]]:
     return machine, rows
 
 
-class Resampling(Gibbs):
-    """Gibbs, and before it a choice among the state and 64 draws of uniform bits, by exp(−F).
-
-    It crosses what separates the patterns of a small machine, and leaves its distribution as it is
-    (Tjelmeland 2004; Andrieu, Lee and Vihola 2018).
-    """
-
-    def step(self, machine, state, generator, clamps=None):
-        v = state.layers[0]
-        with torch.no_grad():
-            noise = machine.layers[0].domain.noise(64 * len(v), generator).to(v)
-            all_ = torch.cat([v[:, None], noise.reshape(len(v), 64, -1)], dim=1)
-            chance = (-machine.free_energy(all_)).softmax(dim=1)
-            index = torch.multinomial(chance, 1, generator=generator)[:, 0]
-            v = all_[torch.arange(len(v)), index]
-            h = machine.layers[1].sample(machine.joints[0].up(v), generator)
-        return super().step(machine, ChainState((v, h)), generator, clamps)
-
-
 def test_bars_and_stripes_earn_it_with_a_sampler_that_crosses_and_not_without():
     machine, rows = bars_and_stripes()
     options = {"chains": 800, "steps": 80, "drift_steps": 40}
-    found = certify(machine, rows, sampler=Resampling(), **options)
+    tempering = gb.Tempering(rows["train"], [0.0, 0.25, 0.4, 0.55, 0.75, 1.0])
+    found = certify(machine, rows, sampler=tempering, **options)
     assert found.granted, found.words
     stuck = certify(machine, rows, **options)
     assert not stuck.granted and stuck["convergence"].verdict == "failed"
@@ -268,10 +253,49 @@ def test_without_training_or_held_out_rows_it_is_undecided():
     assert found["held_out"].verdict == "undecided" and not found.granted
 
 
-def test_evaluate_carries_it():
-    found = evaluate(MODERATE, ROWS, chains=1_500, temperatures=3, mixing_steps=80, generator=0)
+def test_evaluate_carries_it_and_only_then_is_the_verdict_good():
+    options = {"chains": 1_500, "temperatures": 3, "mixing_steps": 80, "ladder_steps": 40, "generator": 0}
+    found = evaluate(MODERATE, ROWS, drift_steps=40, **options)
     assert found.certificate.granted and found.as_dict()["certificate"]["granted"]
-    assert found.certificate.words[0] in found.words
+    assert found.certificate.words[0] in found.words and found.certificate.needs == {}
+    assert found.certificate["equilibrium"].verdict == "reported"
+    held = free_energies(MODERATE, ROWS["test"])
+    assert judge(found, held).status == "good"
+    # The same numbers, but drift looked for over 40 of 10,000 steps.
+    short = certify(MODERATE, ROWS, traces=found.traces, choice=observables(ROWS["train"]))
+    assert not short.granted and short["drift"].verdict == "undecided"
+    assert short.needs == {"steps": 20_000} and "20,000 steps" in short.words[-1]
+    doubtful = judge(dataclasses.replace(found, certificate=short), held)
+    assert doubtful.status == "doubtful" and short.words[0] in [f.text for f in doubtful.findings]
+    assert any(short.decides in a for a in doubtful.advice)
+    assert judge(dataclasses.replace(found, certificate=None), held).status == "doubtful"
+
+
+def test_a_refused_certificate_makes_the_verdict_bad():
+    found = evaluate(MODERATE, ROWS, chains=100, temperatures=3, mixing_steps=80, ladder_steps=0, generator=0)
+    refused = certify(two_modes(0.0), ROWS, chains=100, **SHORT)
+    held = free_energies(MODERATE, ROWS["test"])
+    assert judge(dataclasses.replace(found, certificate=refused), held).status == "bad"
+
+
+def test_chains_that_differ_from_the_ladder_are_refused():
+    choice = observables(ROWS["train"])
+    traces = run_chains(MODERATE, 100, 80, data=ROWS["train"], record=(), generator=0, observe=choice)
+    given = {"traces": traces, "choice": choice, "drift_steps": 40}
+    same = certify(MODERATE, ROWS, equilibrium=samples_of(MODERATE, 500, 5), **given)
+    assert same["equilibrium"].verdict == "reported"
+    other = certify(MODERATE, ROWS, equilibrium=samples_of(two_modes(0.0), 500, 5), **given)
+    assert other["equilibrium"].verdict == "failed" and not other.granted
+
+
+@pytest.mark.parametrize(("training_steps", "regime"), [(1, "out of equilibrium"), (1000, "equilibrium")])
+def test_the_regime_of_training_is_told(training_steps, regime):
+    found = checks.autocorrelation(20.0, training_steps)
+    assert found.numbers["regime"] == regime and found.verdict == "reported"
+    assert ("in the equilibrium regime" in found.words) == (regime == "equilibrium")
+
+
+def test_a_single_row_has_no_certificate():
     alone = evaluate(MODERATE, ROWS["test"][:1], chains=4, temperatures=5, mixing_steps=8)
     assert alone.certificate is None
 

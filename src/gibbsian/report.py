@@ -292,16 +292,16 @@ class _Sections:
         figure = plots.energy_chains(
             noise.energies.cpu(), data.energies.cpu(), noise.at.cpu(), quantity="Free energy"
         )
-        means = plots.mixing(noise.energies.cpu(), data.energies.cpu(), noise.at.cpu())
-        words = "Means over the chains. Both have to stay in the grey band over the second half."
+        images = [(self._save(figure, "energies"), "free energy against steps", "Of single chains.")]
+        if all(bool(torch.isfinite(t.energies).all()) for t in (noise, data)):
+            means = plots.mixing(noise.energies.cpu(), data.energies.cpu(), noise.at.cpu())
+            words = "Means over the chains. Both have to stay in the grey band over the second half."
+            images.append((self._save(means, "mixing"), "mean free energy against steps", words))
         return Section(
             "Do the chains forget where they started?",
             "Free energy of chains started at noise and at training rows. They must come to lie on each "
             "other.",
-            [
-                (self._save(figure, "energies"), "free energy against steps", "Of single chains."),
-                (self._save(means, "mixing"), "mean free energy against steps", words),
-            ],
+            images,
         )
 
     def ladder(self) -> Section | None:
