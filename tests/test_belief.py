@@ -54,15 +54,21 @@ def test_a_ladder_with_a_doubt_is_not_believed(reason):
     found = Partition(None, LOWER, UPPER, 5, DOUBTED[reason])
     assert found.believed.name == "ais" and reason in found.ladder_doubt
     assert "not the ladder" in found.words()[1] and found.as_dict()["ladder"]["doubt"]
-    apart = Partition(None, LOWER, {"noise": estimate(NARROW - 9, "reverse", 9)}, 5, DOUBTED[reason])
+    apart = Partition(
+        None, LOWER, {"noise": estimate(NARROW - 9, "reverse", 9)}, 5, DOUBTED[reason]
+    )
     assert apart.believed is None and not apart.converged
     assert all(w.startswith("Not converged") for w in apart.words())
 
 
 def test_reverse_ais_from_the_top_far_below_speaks_against_the_ladder():
-    low = {"ladder": estimate(NARROW + 3, "reverse", 9)}  # log Z is minus the log of the mean weight
+    low = {
+        "ladder": estimate(NARROW + 3, "reverse", 9)
+    }  # log Z is minus the log of the mean weight
     found = Partition(None, estimate(NARROW - 3, "forward", 9), low, 5, ladder())
-    assert "Reverse AIS from its top lies 3" in found.ladder_doubt and "missing" in found.ladder_doubt
+    assert (
+        "Reverse AIS from its top lies 3" in found.ladder_doubt and "missing" in found.ladder_doubt
+    )
 
 
 def test_a_likelihood_is_told_with_the_estimate_to_believe():
@@ -70,7 +76,10 @@ def test_a_likelihood_is_told_with_the_estimate_to_believe():
     machine, x = MACHINES[name], rows(MACHINES[name], 30)
     found = log_likelihood(machine, x, Partition(None, LOWER, UPPER, 5, ladder(0.02)))
     told = found.as_dict()
-    assert told["believed"]["name"] == "ladder" and told["ladder"] == told["believed"]["value"] == found.mean
+    assert (
+        told["believed"]["name"] == "ladder"
+        and told["ladder"] == told["believed"]["value"] == found.mean
+    )
     assert told["believed"]["low"] == pytest.approx(-found.mean_free_energy - 0.02 - 1.96 * 0.05)
     assert told["standard_error_log_z"] == 0.05
 
@@ -95,7 +104,9 @@ def test_the_ladder_is_right_where_chains_from_one_valley_are_wrong():
     exact = evaluators.log_z(machine)
     assert found.exact is None and found.believed.name == "ladder", found.words()
     assert abs(found.log_z - exact) < 4.5 * found.standard_error
-    assert abs(found.reverse["ladder"].log_z - exact) < 0.2 < abs(found.reverse["data"].log_z - exact)
+    assert (
+        abs(found.reverse["ladder"].log_z - exact) < 0.2 < abs(found.reverse["data"].log_z - exact)
+    )
 
 
 @pytest.mark.parametrize("name", ["relu-bernoulli", "softmax-bernoulli"])

@@ -254,7 +254,13 @@ def test_without_training_or_held_out_rows_it_is_undecided():
 
 
 def test_evaluate_carries_it_and_only_then_is_the_verdict_good():
-    options = {"chains": 1_500, "temperatures": 3, "mixing_steps": 80, "ladder_steps": 40, "generator": 0}
+    options = {
+        "chains": 1_500,
+        "temperatures": 3,
+        "mixing_steps": 80,
+        "ladder_steps": 40,
+        "generator": 0,
+    }
     found = evaluate(MODERATE, ROWS, drift_steps=40, **options)
     assert found.certificate.granted and found.as_dict()["certificate"]["granted"]
     assert found.certificate.words[0] in found.words and found.certificate.needs == {}
@@ -272,7 +278,9 @@ def test_evaluate_carries_it_and_only_then_is_the_verdict_good():
 
 
 def test_a_refused_certificate_makes_the_verdict_bad():
-    found = evaluate(MODERATE, ROWS, chains=100, temperatures=3, mixing_steps=80, ladder_steps=0, generator=0)
+    found = evaluate(
+        MODERATE, ROWS, chains=100, temperatures=3, mixing_steps=80, ladder_steps=0, generator=0
+    )
     refused = certify(two_modes(0.0), ROWS, chains=100, **SHORT)
     held = free_energies(MODERATE, ROWS["test"])
     assert judge(dataclasses.replace(found, certificate=refused), held).status == "bad"
@@ -280,7 +288,9 @@ def test_a_refused_certificate_makes_the_verdict_bad():
 
 def test_chains_that_differ_from_the_ladder_are_refused():
     choice = observables(ROWS["train"])
-    traces = run_chains(MODERATE, 100, 80, data=ROWS["train"], record=(), generator=0, observe=choice)
+    traces = run_chains(
+        MODERATE, 100, 80, data=ROWS["train"], record=(), generator=0, observe=choice
+    )
     given = {"traces": traces, "choice": choice, "drift_steps": 40}
     same = certify(MODERATE, ROWS, equilibrium=samples_of(MODERATE, 500, 5), **given)
     assert same["equilibrium"].verdict == "reported"
@@ -288,7 +298,9 @@ def test_chains_that_differ_from_the_ladder_are_refused():
     assert other["equilibrium"].verdict == "failed" and not other.granted
 
 
-@pytest.mark.parametrize(("training_steps", "regime"), [(1, "out of equilibrium"), (1000, "equilibrium")])
+@pytest.mark.parametrize(
+    ("training_steps", "regime"), [(1, "out of equilibrium"), (1000, "equilibrium")]
+)
 def test_the_regime_of_training_is_told(training_steps, regime):
     found = checks.autocorrelation(20.0, training_steps)
     assert found.numbers["regime"] == regime and found.verdict == "reported"

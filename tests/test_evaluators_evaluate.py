@@ -40,8 +40,14 @@ def test_every_machine_is_evaluated(name):
             continue
         likelihood = split["log_likelihood"]
         exact = float(-free_energies(machine, rows_).mean()) - truth(name).log_z
-        for key in ("ais", "reverse_ais", "reverse_ais_data", "reverse_ais_noise",
-                    "reverse_ais_ladder", "ladder"):
+        for key in (
+            "ais",
+            "reverse_ais",
+            "reverse_ais_data",
+            "reverse_ais_noise",
+            "reverse_ais_ladder",
+            "ladder",
+        ):
             assert likelihood[key] == pytest.approx(exact, abs=0.25)
         if likelihood["exact"] is not None:
             assert likelihood["exact"] == pytest.approx(exact, abs=1e-5)

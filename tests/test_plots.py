@@ -393,7 +393,9 @@ def test_the_band_of_mixing_is_that_of_the_late_chains_from_data(rng):
     noise, data = rng.normal(size=(400, 50)), 3 + 2 * rng.normal(size=(400, 50))
     figure = plots.mixing(noise, data, np.arange(400), margin=0.5)
     (band,) = figure.axes[0].patches
-    assert band.get_y() == pytest.approx(2, abs=0.1) and band.get_height() == pytest.approx(2, abs=0.1)
+    assert band.get_y() == pytest.approx(2, abs=0.1) and band.get_height() == pytest.approx(
+        2, abs=0.1
+    )
     means = [line.get_ydata().mean() for line in figure.axes[0].lines]
     assert means == pytest.approx([0, 3], abs=0.1)
 

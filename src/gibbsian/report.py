@@ -292,10 +292,14 @@ class _Sections:
         figure = plots.energy_chains(
             noise.energies.cpu(), data.energies.cpu(), noise.at.cpu(), quantity="Free energy"
         )
-        images = [(self._save(figure, "energies"), "free energy against steps", "Of single chains.")]
+        images = [
+            (self._save(figure, "energies"), "free energy against steps", "Of single chains.")
+        ]
         if all(bool(torch.isfinite(t.energies).all()) for t in (noise, data)):
             means = plots.mixing(noise.energies.cpu(), data.energies.cpu(), noise.at.cpu())
-            words = "Means over the chains. Both have to stay in the grey band over the second half."
+            words = (
+                "Means over the chains. Both have to stay in the grey band over the second half."
+            )
             images.append((self._save(means, "mixing"), "mean free energy against steps", words))
         return Section(
             "Do the chains forget where they started?",

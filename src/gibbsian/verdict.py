@@ -78,7 +78,8 @@ def _likelihood(found: Evaluation, findings: list[Finding], advice: list[str]) -
     z = found.partition
     first, *more = z.words() or ["No estimate of log Z was made."]
     findings.append(Finding(z.converged, first))
-    findings.extend(Finding(None if z.converged else False, sentence) for sentence in more)
+    whole = True if z.exact is not None or (z.bounds_agree and z.ladder_doubt is None) else None
+    findings.extend(Finding(whole if z.converged else False, sentence) for sentence in more)
     if not z.converged:
         advice.append(
             "Evaluate with more temperatures (--temperatures), steps of tempering (--ladder-steps) and "

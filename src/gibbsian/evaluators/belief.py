@@ -70,7 +70,7 @@ class Partition:
             return Belief("exact", self.exact, self.exact, self.exact)
         if self.ladder is not None and self.ladder_doubt is None:
             return Belief("ladder", self.ladder.log_z, self.ladder.low, self.ladder.high)
-        if self.ais is None or self._doubts():
+        if self.ais is None or not self.bounds_agree:
             return None
         ends = [self.ais, *self.reverse.values()]
         return Belief("ais", self.ais.log_z, min(e.low for e in ends), max(e.high for e in ends))
@@ -104,6 +104,11 @@ class Partition:
     def converged(self) -> bool:
         """Whether there is an estimate of log Z to believe."""
         return self.believed is not None
+
+    @property
+    def bounds_agree(self) -> bool:
+        """Whether AIS and reverse AIS were run and nothing speaks against the pair."""
+        return self.ais is not None and not self._doubts()
 
     @property
     def ladder_doubt(self) -> str | None:

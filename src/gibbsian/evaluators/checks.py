@@ -15,7 +15,7 @@ from gibbsian.evaluators.mixing import (
     Diagnostics,
     autocorrelation_time,
 )
-from gibbsian.evaluators.quality import Privacy, covariance_error, coverage, privacy
+from gibbsian.evaluators.quality import MOST, Privacy, covariance_error, coverage, privacy
 
 # Nearest neighbours may tell rows from samples in three of four cases, where one of two is chance.
 _ACCURACY = 0.25
@@ -240,8 +240,9 @@ def _needs(verdict: str, n: int, values: Sequence[tuple[float, float, float]]) -
     if verdict != "undecided" or not room:
         return {}
     most = max((half / (limit - x)) ** 2 for x, half, limit in room)
-    # What lies just below its limit is not decided by any number that one would wait for.
-    return {k: _more(n, 1.1 * most) for k in ("held_out_rows", "samples")} if most < 100 else {}
+    wanted = _more(n, 1.1 * most)
+    # Distances are taken of so many rows at most, so that more would not decide it.
+    return dict.fromkeys(("held_out_rows", "samples"), wanted) if wanted <= MOST else {}
 
 
 def _privacy(found: Privacy) -> Check:
