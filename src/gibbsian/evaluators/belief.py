@@ -114,8 +114,9 @@ class Partition:
     def ladder_doubt(self) -> str | None:
         """Say in a sentence why not to believe the ladder; None where nothing speaks against it.
 
-        Besides its own doubts: an interval too wide to be of use, and estimates by AIS on the side of it
-        where they cannot be, which tell of a mode that the ladder missed.
+        Besides its own doubts: an interval too wide to be of use, estimates by AIS on the side of it where
+        they cannot be, and reverse AIS that comes out higher from other chains than from the ladder's top,
+        all else being equal: a mode that starts lack makes it lower. Both tell of a mode that the ladder missed.
         """
         ladder = self.ladder
         if ladder is None:
@@ -127,16 +128,26 @@ class Partition:
                 f"Its 95 % interval is {ladder.high - ladder.low:.2f} nats wide; give more steps of "
                 "tempering."
             )
+        return self._missing(ladder)
+
+    def _missing(self, ladder: Ladder) -> str | None:
+        """Say what speaks for a part of the distribution that the ladder has not found."""
         top = self.reverse.get("ladder")
-        for name, e, side in (("AIS", self.ais, 1), ("Reverse AIS from its top", top, -1)):
-            if e is None:
+        pairs = [("AIS", self.ais, "above the ladder", ladder, 1)]
+        pairs.append(("Reverse AIS from its top", top, "below the ladder", ladder, -1))
+        for k, e in self.reverse.items():
+            if k != "ladder":
+                pairs.append(
+                    (f"Reverse AIS from {k}-started chains", e, "above that from its top", top, 1)
+                )
+        for name, a, where, b, side in pairs:
+            if a is None or b is None:
                 continue
-            off = side * (e.log_z - ladder.log_z)
-            if off > max(LARGEST_GAP, _SURE * math.hypot(e.standard_error, ladder.standard_error)):
-                where = "above" if side > 0 else "below"
+            off = side * (a.log_z - b.log_z)
+            if off > max(LARGEST_GAP, _SURE * math.hypot(a.standard_error, b.standard_error)):
                 return (
-                    f"{name} lies {off:.2f} nats {where} it, where it cannot lie on average, so a part of "
-                    "the distribution is missing; give more steps of tempering."
+                    f"{name} lies {off:.2f} nats {where}, so the ladder misses a part of the distribution; "
+                    "give more steps of tempering, or more temperatures."
                 )
         return None
 
