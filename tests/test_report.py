@@ -24,7 +24,8 @@ def test_report_is_one_page_with_every_part(trained: gb.Trained) -> None:
     made = report(trained, **QUICK)
     page = made.page.read_text()
     for title in ("Samples from noise", "The way there", "Likelihood between two bounds",
-                  "Do the chains forget", "The ladder", "Certificate", "Reconstruction and denoising", "Learning curves"):  # fmt: skip
+                  "Do the chains forget", "The ladder", "Certificate",
+                  "Reconstruction and denoising", "Learning curves"):  # fmt: skip
         assert title in page
     assert "http://" not in page.replace("http://www.w3.org", "")
     names = {p.name for p in made.page.parent.glob("*.png")}

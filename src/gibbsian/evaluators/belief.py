@@ -116,7 +116,7 @@ class Partition:
 
         Besides its own doubts: an interval too wide to be of use, estimates by AIS on the side of it where
         they cannot be, and reverse AIS that comes out higher from other chains than from the ladder's top,
-        all else being equal: a mode that starts lack makes it lower. Both tell of a mode that the ladder missed.
+        all else being equal: a mode that starts lack makes it lower. Both tell of a mode that was missed.
         """
         ladder = self.ladder
         if ladder is None:

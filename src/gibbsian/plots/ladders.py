@@ -7,7 +7,7 @@ import numpy as np
 
 from gibbsian.errors import GibbsianError
 from gibbsian.plots.charts import _minus, _plot
-from gibbsian.plots.pictures import Array, _numbers
+from gibbsian.plots.pictures import Array, Number, _numbers
 from gibbsian.plots.style import BLUE, EDGE, GREEN, HAIRLINE, INK, ORANGE, WIDTH, _styled
 
 if TYPE_CHECKING:
@@ -92,7 +92,12 @@ def _blocks(x: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray, n
 
 @_styled
 def ladder(
-    acceptance: Array, round_trips: int, chains: int, steps: int, *, labels: Sequence[str] = ()
+    acceptance: Array | Sequence[Number],
+    round_trips: int,
+    chains: int,
+    steps: int,
+    *,
+    labels: Sequence[str] = (),
 ) -> "Figure":
     """Draw the share of swaps accepted on each rung of a ladder, and say how many round trips there were.
 
@@ -137,7 +142,10 @@ def ladder(
 
 @_styled
 def log_z_along(
-    positions: Array, log_z: Array, errors: Array | None = None, *,
+    positions: Array | Sequence[Number],
+    log_z: Array | Sequence[Number],
+    errors: Array | Sequence[Number] | None = None,
+    *,
     label: str = "\N{GREEK SMALL LETTER BETA}", exact: float | None = None,
 ) -> "Figure":  # fmt: skip
     """Draw log Z along a path of machines: a ladder of temperatures or a trajectory of checkpoints.
