@@ -47,8 +47,11 @@ Kernel = Annotated[
 ]
 HeldOutMargin = Annotated[
     float,
-    typer.Option(help="Standard deviations within which samples have to agree with held-out rows."),
-]
+    typer.Option(
+        help="Standard deviations within which samples have to agree with held-out rows.",
+        min=0.001, max=0.999,
+    ),
+]  # fmt: skip
 Rows = Annotated[int, typer.Option(help="Most rows of each split.", min=1)]
 
 _LINES = {

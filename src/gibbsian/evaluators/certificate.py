@@ -100,7 +100,7 @@ def certify(
     GibbsianError
         If a setting is impossible, or the traces hold no observables.
     """
-    _check_margins(margin, held_out_margin)
+    check_margins(margin, held_out_margin)
     generator = as_generator(generator, machine)
     splits = _splits(machine, rows, generator)
     train, held_out = _train(splits), _held_out(splits)
@@ -157,7 +157,7 @@ def certify_samples(
     DataError
         If there are no training rows, or none held out.
     """
-    _check_margins(held_out_margin, held_out_margin)
+    check_margins(held_out_margin, held_out_margin)
     train, held_out = rows.get("train"), _held_out(rows)
     if train is None or held_out is None or min(len(train), len(held_out), len(samples)) < 2:
         raise DataError("Samples are certified against training rows and held-out rows; give both.")
@@ -205,7 +205,8 @@ def _held_out(splits: Mapping[str, Tensor]) -> Tensor | None:
     return splits.get("test", splits.get("validation"))
 
 
-def _check_margins(*margins: float) -> None:
+def check_margins(*margins: float) -> None:
+    """Raise a `GibbsianError` for margins that are not between 0 and 1 standard deviations."""
     for margin in margins:
         if not 0 < number(margin, "The margin of a certificate") < 1:
             raise GibbsianError(

@@ -12,7 +12,7 @@ from gibbsian.arguments import whole
 from gibbsian.errors import DataError
 from gibbsian.evaluators.belief import Partition
 from gibbsian.evaluators.blocks import check_states
-from gibbsian.evaluators.certificate import DRIFT_STEPS, certify
+from gibbsian.evaluators.certificate import DRIFT_STEPS, certify, check_margins
 from gibbsian.evaluators.chains import RECORDED, Trace, run_chains
 from gibbsian.evaluators.free_energy import check_rows, free_energy_gap
 from gibbsian.evaluators.granted import Certificate
@@ -176,6 +176,8 @@ def evaluate(
         If a setting is impossible, or the machine has no finite log Z.
     """
     chains = whole(chains, "The number of chains")
+    check_margins(held_out_margin)
+    drift_steps = whole(drift_steps, "The steps without drift", 2)
     if mixing_steps is None:
         mixing_steps = _affordable_steps(machine, chains, 2 * drift_steps)
     mixing_steps = whole(mixing_steps, "The number of mixing steps")
