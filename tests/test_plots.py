@@ -403,7 +403,7 @@ def test_the_band_of_mixing_is_that_of_the_late_chains_from_data(rng):
 def test_both_ends_of_a_long_ladder_are_shown():
     samples = np.repeat(np.arange(40)[:, None, None] / 39, 5, axis=1).repeat(4, axis=2)
     figure = plots.along_ladder(samples, [f"{i}" for i in range(40)], None)
-    titles = [a.get_title() for a in figure.axes if a.get_title()]
+    titles = [t for t in (a.get_title(loc="left") for a in figure.axes) if t]
     assert len(titles) == 12 and titles[0] == "0" and titles[-1] == "39"
 
 
