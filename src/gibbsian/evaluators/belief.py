@@ -133,6 +133,7 @@ class Partition:
     def _missing(self, ladder: Ladder) -> str | None:
         """Say what speaks for a part of the distribution that the ladder has not found."""
         top = self.reverse.get("ladder")
+        pairs: list[tuple[str, Estimate | None, str, Estimate | Ladder | None, int]]
         pairs = [("AIS", self.ais, "above the ladder", ladder, 1)]
         pairs.append(("Reverse AIS from its top", top, "below the ladder", ladder, -1))
         for k, e in self.reverse.items():
