@@ -1,5 +1,6 @@
 """The certificate: refused where it must be, earned where it may be, and never by running less."""
 
+import dataclasses
 import json
 import math
 
@@ -9,18 +10,21 @@ from evaluator_machines import MACHINES, exact_samples
 from torch import Tensor
 
 import gibbsian as gb
+from gibbsian.assessment import assess
 from gibbsian.errors import DataError, GibbsianError
 from gibbsian.evaluators import (
     certify,
     certify_samples,
     checks,
     evaluate,
+    free_energies,
     observables,
     run_chains,
 )
 from gibbsian.machine import BoltzmannMachine
 from gibbsian.samplers import ChainState, Gibbs
 from gibbsian.testing import enumerate_states
+from gibbsian.verdict import judge
 
 # Many chains of few steps: in tests a step costs what its shapes' checks cost.
 SHORT = {"steps": 80, "drift_steps": 40}
@@ -217,6 +221,12 @@ def test_digits_earn_it(digits):
     assert (good := gb.certify(found, held_out_margin=0.25, **options)).granted, good.words
     strict = gb.certify(found, **options)
     assert not strict.granted and "held-out rows may be too few" in strict["held_out"].words
+    assert 2_000 < strict.needs["held_out_rows"] < 6_000
+    del options["steps"]
+    _, verdict = assess(
+        found, held_out_margin=0.25, mixing_steps=6_000, temperatures=1_000, **options
+    )
+    assert verdict.status == "good", [f.text for f in verdict.findings]
 
 
 # The parts.
@@ -268,10 +278,61 @@ def test_without_training_or_held_out_rows_it_is_undecided():
     assert found["held_out"].verdict == "undecided" and not found.granted
 
 
-def test_evaluate_carries_it():
-    found = evaluate(MODERATE, ROWS, chains=1_500, temperatures=3, mixing_steps=80, generator=0)
+def test_evaluate_carries_it_and_only_then_is_the_verdict_good():
+    options = {
+        "chains": 1_500,
+        "temperatures": 3,
+        "mixing_steps": 80,
+        "ladder_steps": 40,
+        "generator": 0,
+    }
+    found = evaluate(MODERATE, ROWS, drift_steps=40, **options)
     assert found.certificate.granted and found.as_dict()["certificate"]["granted"]
-    assert found.certificate.words[0] in found.words
+    assert found.certificate.words[0] in found.words and found.certificate.needs == {}
+    assert found.certificate["equilibrium"].verdict == "reported"
+    held = free_energies(MODERATE, ROWS["test"])
+    assert judge(found, held).status == "good"
+    # The same numbers, but drift looked for over 40 of 10,000 steps.
+    short = certify(MODERATE, ROWS, traces=found.traces, choice=observables(ROWS["train"]))
+    assert not short.granted and short["drift"].verdict == "undecided"
+    assert short.needs == {"steps": 20_000} and "20,000 steps" in short.words[-1]
+    doubtful = judge(dataclasses.replace(found, certificate=short), held)
+    assert doubtful.status == "doubtful" and short.words[0] in [f.text for f in doubtful.findings]
+    assert any(short.decides in a for a in doubtful.advice)
+    assert judge(dataclasses.replace(found, certificate=None), held).status == "doubtful"
+
+
+def test_a_refused_certificate_makes_the_verdict_bad():
+    found = evaluate(
+        MODERATE, ROWS, chains=100, temperatures=3, mixing_steps=80, ladder_steps=0, generator=0
+    )
+    refused = certify(two_modes(0.0), ROWS, chains=100, **SHORT)
+    held = free_energies(MODERATE, ROWS["test"])
+    assert judge(dataclasses.replace(found, certificate=refused), held).status == "bad"
+
+
+def test_chains_that_differ_from_the_ladder_are_refused():
+    choice = observables(ROWS["train"])
+    traces = run_chains(
+        MODERATE, 100, 80, data=ROWS["train"], record=(), generator=0, observe=choice
+    )
+    given = {"traces": traces, "choice": choice, "drift_steps": 40}
+    same = certify(MODERATE, ROWS, equilibrium=samples_of(MODERATE, 500, 5), **given)
+    assert same["equilibrium"].verdict == "reported"
+    other = certify(MODERATE, ROWS, equilibrium=samples_of(two_modes(0.0), 500, 5), **given)
+    assert other["equilibrium"].verdict == "failed" and not other.granted
+
+
+@pytest.mark.parametrize(
+    ("training_steps", "regime"), [(1, "out of equilibrium"), (1000, "equilibrium")]
+)
+def test_the_regime_of_training_is_told(training_steps, regime):
+    found = checks.autocorrelation(20.0, training_steps)
+    assert found.numbers["regime"] == regime and found.verdict == "reported"
+    assert ("in the equilibrium regime" in found.words) == (regime == "equilibrium")
+
+
+def test_a_single_row_has_no_certificate():
     alone = evaluate(MODERATE, ROWS["test"][:1], chains=4, temperatures=5, mixing_steps=8)
     assert alone.certificate is None
 

@@ -107,6 +107,10 @@ def test_every_model_trains_samples_and_is_evaluated(model, tmp_path) -> None:
     arrays = np.load("samples.npz")
     assert arrays["original"].shape == (3, 64)
     table = strict(works("evaluate", out, *QUICK, "--json").out)
+    believed = table["log_z"]["believed"]
+    assert believed is None or believed["low"] <= believed["value"] <= believed["high"]
+    assert table["log_z"]["ladder"]["chains"] == 10 and "ladder" in str(table["test"])
+    assert not table["certificate"]["granted"] and table["verdict"]["status"] != "good"
     assert math.isfinite(table["test"]["log_likelihood"]["ais"])
     works("reconstruct", out, "--flip", 0.1)
     works("reconstruct", out, "--hide-rows", "2:4", "--steps", 5)

@@ -242,6 +242,8 @@ evaluate run --chains 1                                 | --chains
 evaluate run --chains 900000000000                      | lower --chains
 evaluate run --temperatures 0                           | --temperatures
 evaluate run --mixing-steps 2                           | --mixing-steps
+evaluate run --sampler langevin                         | gibbs or tempering
+evaluate run --held-out-margin 2                        | --held-out-margin
 evaluate run --rows 0                                   | --rows
 evaluate run --checkpoint 7                             | steps there are
 evaluate run --jsn                                      | --json

@@ -150,3 +150,32 @@ def test_observables_of_one_or_of_constant_columns():
     assert torch.isfinite(flat(torch.zeros(3, 3))).all()
     with pytest.raises(GibbsianError, match="at least 2 training rows"):
         observables(torch.zeros(1, 3))
+
+
+@pytest.mark.parametrize("rows", [60, 300])
+def test_the_size_that_is_called_for_decides_it(rows):
+    """With as many rows as it says agreement is mostly shown; with half as many mostly not."""
+    g = torch.Generator().manual_seed(rows)
+
+    def draw(n):
+        return torch.randn(n, 6, generator=g, dtype=torch.float64)
+
+    chains = 0.02 * draw(200)
+    first = equivalence(chains, draw(rows), torch.ones(6))
+    assert first.verdict == "undecided" and first.sizes == (200, rows)
+    assert first.needed[0] == 200 and 1_500 < first.needed[1] < 4_000
+
+    def share(n):
+        found = [equivalence(chains, draw(n), torch.ones(6)).verdict for _ in range(40)]
+        return found.count("equivalent") / 40
+
+    assert share(first.needed[1]) > 0.8 > 0.3 > share(first.needed[1] // 2)
+
+
+def test_both_groups_grow_where_both_are_scarce():
+    g = torch.Generator().manual_seed(0)
+    a, b = (torch.randn(50, 3, generator=g, dtype=torch.float64) for _ in range(2))
+    found = equivalence(a, b, torch.ones(3))
+    assert min(found.needed) > 2_000 and found.as_dict()["needed"] == list(found.needed)
+    enough = equivalence(0.01 * a, 0.01 * b, torch.ones(3), margin=0.5)
+    assert enough.needed == enough.sizes == (50, 50)

@@ -251,7 +251,7 @@ def test_partition_reports_everything_and_tells_progress():
     )  # fmt: skip
     exact = truth("three layers").log_z
     assert found.exact == pytest.approx(exact, abs=1e-5) and found.log_z == found.exact
-    assert set(found.reverse) == set(found.gaps) == {"data", "noise"}
+    assert set(found.reverse) == set(found.gaps) == {"data", "noise", "ladder"}
     assert max(abs(g) for g in found.gaps.values()) < 0.2
     ends = {stage for stage, done in told if done == 1.0}
     assert ends == {"AIS", "reverse AIS from data", "reverse AIS from noise"}

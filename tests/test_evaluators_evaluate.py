@@ -11,6 +11,7 @@ from gibbsian.evaluators import evaluate, free_energies, pseudo_likelihood
 from gibbsian.models import rbm
 
 QUICK = {"chains": 40, "temperatures": 50, "mixing_steps": 100}
+BARE = QUICK | {"ladder_steps": 0}
 
 
 def splits(name):
@@ -25,6 +26,9 @@ def test_every_machine_is_evaluated(name):
     out = json.loads(json.dumps(found.as_dict(), allow_nan=False))
     assert {"train", "validation", "test", "log_z", "mixing", "free_energy_gap", "words",
             "certificate"} == set(out)  # fmt: skip
+    ladder = out["log_z"]["ladder"]
+    assert abs(ladder["log_z"] - truth(name).log_z) < 5 * ladder["standard_error"] + 0.05
+    assert out["log_z"]["believed"]["value"] == pytest.approx(truth(name).log_z, abs=0.25)
     assert out["log_z"]["ais"]["log_z"] == pytest.approx(truth(name).log_z, abs=0.25)
     assert all(isinstance(w, str) and w.endswith(".") for w in out["words"])
     for k, rows_ in x.items():
@@ -36,7 +40,14 @@ def test_every_machine_is_evaluated(name):
             continue
         likelihood = split["log_likelihood"]
         exact = float(-free_energies(machine, rows_).mean()) - truth(name).log_z
-        for key in ("ais", "reverse_ais", "reverse_ais_data", "reverse_ais_noise"):
+        for key in (
+            "ais",
+            "reverse_ais",
+            "reverse_ais_data",
+            "reverse_ais_noise",
+            "reverse_ais_ladder",
+            "ladder",
+        ):
             assert likelihood[key] == pytest.approx(exact, abs=0.25)
         if likelihood["exact"] is not None:
             assert likelihood["exact"] == pytest.approx(exact, abs=1e-5)
@@ -54,27 +65,27 @@ def test_every_machine_is_evaluated(name):
 def test_it_repeats_with_its_seed_and_touches_no_global_state():
     name = "bernoulli-bernoulli"
     before = torch.get_rng_state()
-    runs = [evaluate(MACHINES[name], splits(name), generator=s, **QUICK) for s in (4, 4, 5)]
+    runs = [evaluate(MACHINES[name], splits(name), generator=s, **BARE) for s in (4, 4, 5)]
     assert runs[0].as_dict() == runs[1].as_dict() != runs[2].as_dict()
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_a_tensor_alone_is_the_test_split():
     name = "bernoulli-bernoulli"
-    found = evaluate(MACHINES[name], splits(name)["test"].to(torch.uint8), generator=0, **QUICK)
+    found = evaluate(MACHINES[name], splits(name)["test"].to(torch.uint8), generator=0, **BARE)
     assert list(found.splits) == ["test"] and found.free_energy_gap is None
 
 
 def test_traces_hold_the_pictures():
     name = "gaussian-bernoulli"
-    found = evaluate(MACHINES[name], splits(name), generator=0, **QUICK)
+    found = evaluate(MACHINES[name], splits(name), generator=0, **BARE)
     assert sorted(found.traces["noise"].visible) == [0, 1, 10, 100]
     assert found.mixing.steps == 100
 
 
 def test_pseudo_likelihood_takes_so_many_rows():
     name = "bernoulli-bernoulli"
-    found = evaluate(MACHINES[name], splits(name), generator=0, pseudo_rows=5, **QUICK)
+    found = evaluate(MACHINES[name], splits(name), generator=0, pseudo_rows=5, **BARE)
     assert found.splits["train"].pseudo_rows == 5
     assert found.splits["train"].rows == 33
 

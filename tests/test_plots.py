@@ -243,6 +243,26 @@ def figures(rng) -> dict:
             exact=-87.0,
         ),
         "bounds, one": lambda: plots.likelihood_bounds(None, (1200.0, 1200.0, 1200.0)),
+        "bounds, ladder": lambda: plots.likelihood_bounds(
+            (-86.9, -87.1, -86.7), (-87.2, -87.5, -87.0), ladder=(-87.05, -87.1, -87.0)
+        ),
+        "mixing": lambda: plots.mixing(
+            energies(rng, 300, 200, 9), energies(rng, 0, 200, 9), np.arange(200) * 10
+        ),
+        "mixing, two draws": lambda: plots.mixing(noise[:2], data[:2], [1, 2]),
+        "ladder": lambda: plots.ladder(torch.full((40,), 0.3), 1234, 100, 500),
+        "ladder, one rung": lambda: plots.ladder([0.01], 0, 4, 20, labels=["0–1"]),
+        "log Z, ladder": lambda: plots.log_z_along(
+            [0, 0.3, 1], [5.0, 9.0, -3.5], [np.nan, np.nan, 0.4], exact=-3.2
+        ),
+        "log Z, trajectory": lambda: plots.log_z_along(
+            [0, 100, 5000, 20_000], [100.0, 150, 300, 460], [0, 0.1, 0.2, 0.9], label="updates"
+        ),
+        "along a ladder": lambda: plots.along_ladder(trace, [f"β = {i}" for i in range(6)], (4, 4)),
+        "along a ladder, many": lambda: plots.along_ladder(
+            rng.random((40, 8, 16)), [f"β = {i / 39:.2f}" for i in range(40)], (4, 4)
+        ),
+        "along a ladder, no image": lambda: plots.along_ladder(trace, list("abcdef"), None),
         "study": lambda: plots.study({10: curve, 100: curve, 11: curve}),
         "study, one": lambda: plots.study({10: ([1], [-20.0])}),
     }
@@ -363,6 +383,30 @@ def test_the_gap_is_written_out():
     assert ticks[1:] == ["Reverse AIS\nchains from data", "Reverse AIS\nchains from noise"]
 
 
+def test_the_ladder_takes_no_part_in_the_gap():
+    figure = plots.likelihood_bounds((-80.0, -81, -79), (-80.4, -81, -80), ladder=(-90.0, -91, -89))
+    assert figure.get_suptitle() == "Gap 0.40 nats"
+    assert figure.axes[0].get_yticklabels()[-1].get_text() == "Ladder\ntempering"
+
+
+def test_the_band_of_mixing_is_that_of_the_late_chains_from_data(rng):
+    noise, data = rng.normal(size=(400, 50)), 3 + 2 * rng.normal(size=(400, 50))
+    figure = plots.mixing(noise, data, np.arange(400), margin=0.5)
+    (band,) = figure.axes[0].patches
+    assert band.get_y() == pytest.approx(2, abs=0.1) and band.get_height() == pytest.approx(
+        2, abs=0.1
+    )
+    means = [line.get_ydata().mean() for line in figure.axes[0].lines]
+    assert means == pytest.approx([0, 3], abs=0.1)
+
+
+def test_both_ends_of_a_long_ladder_are_shown():
+    samples = np.repeat(np.arange(40)[:, None, None] / 39, 5, axis=1).repeat(4, axis=2)
+    figure = plots.along_ladder(samples, [f"{i}" for i in range(40)], None)
+    titles = [t for t in (a.get_title(loc="left") for a in figure.axes) if t]
+    assert len(titles) == 12 and titles[0] == "0" and titles[-1] == "39"
+
+
 @pytest.mark.parametrize(
     "draw",
     [
@@ -378,6 +422,13 @@ def test_the_gap_is_written_out():
         lambda: plots.energy_chains(np.zeros(3), np.zeros(3), [0, 1, 2]),
         lambda: plots.energy_chains(np.full((1, 2), np.nan), np.full((1, 2), np.inf), [0]),
         lambda: plots.likelihood_bounds(None, (float("nan"), 0.0, 0.0)),
+        lambda: plots.mixing(np.zeros((3, 2)), np.zeros((2, 2)), [0, 1, 2]),
+        lambda: plots.mixing(np.zeros((3, 2)), np.zeros((3, 1)), [0, 1, 2]),
+        lambda: plots.mixing(np.zeros((1, 2)), np.full((1, 2), np.inf), [0]),
+        lambda: plots.ladder([], 0, 1, 1),
+        lambda: plots.log_z_along([1.0], [2.0]),
+        lambda: plots.log_z_along([1.0, 2.0], [2.0, 3.0], [0.1]),
+        lambda: plots.along_ladder(np.zeros((3, 2, 4)), ["0"], (2, 2)),
         lambda: plots.study({}),
         lambda: plots.study({0: ([1], [-1.0])}),
         lambda: plots.study({3: ([1, 2], [-1.0])}),

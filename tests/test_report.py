@@ -24,11 +24,22 @@ def test_report_is_one_page_with_every_part(trained: gb.Trained) -> None:
     made = report(trained, **QUICK)
     page = made.page.read_text()
     for title in ("Samples from noise", "The way there", "Likelihood between two bounds",
-                  "Do the chains forget", "Reconstruction and denoising", "Learning curves"):  # fmt: skip
+                  "Do the chains forget", "The ladder", "Certificate",
+                  "Reconstruction and denoising", "Learning curves"):  # fmt: skip
         assert title in page
     assert "http://" not in page.replace("http://www.w3.org", "")
     names = {p.name for p in made.page.parent.glob("*.png")}
-    assert {"samples.png", "means.png", "strip_noise.png", "strip_row.png", "filters.png"} <= names
+    assert {
+        "samples.png",
+        "means.png",
+        "strip_noise.png",
+        "strip_row.png",
+        "filters.png",
+        "mixing.png",
+        "ladder.png",
+        "log_z.png",
+        "along_ladder.png",
+    } <= names
     stored = json.loads((made.page.parent / "evaluation.json").read_text())
     assert stored["test"]["log_likelihood"]["gap"] is not None
     assert "updates = 2500" in page
@@ -40,9 +51,17 @@ def test_same_seed_same_report(trained: gb.Trained, tmp_path) -> None:
     assert first == second
 
 
-def test_well_trained_machine_is_judged_good(trained: gb.Trained) -> None:
+def test_without_a_certificate_nothing_is_judged_good(trained: gb.Trained) -> None:
+    """All else holds; 269 held-out rows and 2,000 steps cannot show what a certificate asks for."""
     found, verdict = assess(trained, **QUICK | {"chains": 100, "mixing_steps": 2000})
-    assert verdict.status == "good", [f.text for f in verdict.findings]
+    texts = {f.text: f.ok for f in verdict.findings}
+    assert verdict.status == "doubtful", texts
+    assert found.partition.converged and found.mixing.mixed
+    assert found.certificate is not None and texts[found.certificate.words[0]] is None
+    assert found.certificate.needs["steps"] == 20_000
+    assert 2_000 < found.certificate.needs["held_out_rows"] < 6_000
+    assert any("20,000 steps" in a for a in verdict.advice)
+    assert found.certificate["autocorrelation"].numbers["training_steps"] == 1
     split = found.splits["test"].log_likelihood
     assert split is not None
     assert abs(split.as_dict()["gap"]) < 0.5

@@ -16,6 +16,7 @@ from gibbsian.assessment import assess, rows_of
 from gibbsian.errors import RunError
 from gibbsian.evaluators import Evaluation
 from gibbsian.report_certificate import certificate_section
+from gibbsian.report_ladder import ladder_section
 from gibbsian.report_page import Section, Verdict, render
 from gibbsian.trained import Trained
 from gibbsian.units import base as unit
@@ -50,10 +51,11 @@ def report(
     *,
     chains: int = 100,
     temperatures: int = 10_000,
-    mixing_steps: int = 10_000,
+    mixing_steps: int | None = None,
     rows: int | None = 10_000,
     seed: int = 0,
     progress: Progress | None = None,
+    **options: Any,
 ) -> Report:
     """Write ``report.html``, ``evaluation.json`` and the report's pictures.
 
@@ -65,6 +67,8 @@ def report(
         Where to write; the run's folder unless given.
     chains, temperatures, mixing_steps, rows, seed, progress
         As for `gibbsian.evaluators.evaluate`; `rows` limits each split.
+    **options
+        The others that `gibbsian.evaluators.evaluate` takes: ladder_steps, sampler, held_out_margin, ….
 
     Raises
     ------
@@ -79,7 +83,7 @@ def report(
         raise RunError(f"The report's folder {folder} cannot be made: {reason}.") from None
     found, verdict = assess(
         trained, chains=chains, temperatures=temperatures, mixing_steps=mixing_steps, rows=rows,
-        seed=seed, progress=progress,
+        seed=seed, progress=progress, **options,
     )  # fmt: skip
     like = next(trained.machine.parameters())
     splits = {k: x.to(like) for k, x in rows_of(trained.data, rows, seed).items()}
@@ -112,7 +116,16 @@ def _key_figures(found: Evaluation) -> list[tuple[str, str, str]]:
     part = found.splits[name]
     figures = []
     if part.log_likelihood is not None:
-        numbers = part.log_likelihood.as_dict()
+        numbers, known = part.log_likelihood.as_dict(), part.log_likelihood.believed
+        if known is not None and known.name == "ladder":
+            interval = f"{_nats(known.low)[:-5]} to {_nats(known.high)[:-5]}"
+            figures.append(
+                (
+                    f"{name} log-likelihood",
+                    _nats(known.value),
+                    f"ladder, {interval}: believe this one",
+                )
+            )
         if numbers["exact"] is not None:
             figures.append((f"{name} log-likelihood", _nats(numbers["exact"]), "exact"))
         figures.append((f"{name} log-likelihood", _nats(numbers["ais"]), "AIS, optimistic"))
@@ -157,7 +170,7 @@ class _Sections:
     def all(self) -> list[Section]:
         """Draw everything there is to draw for these data."""
         made = [
-            self.samples(), self.strip(), self.likelihood(), self.energies(),
+            self.samples(), self.strip(), self.likelihood(), self.energies(), self.ladder(),
             certificate_section(self.found.certificate), self.reconstructions(),
             self.filters(), self.learning(),
         ]  # fmt: skip
@@ -249,24 +262,26 @@ class _Sections:
             return tuple(-part.mean_free_energy - v for v in (e.log_z, e.high, e.low))  # type: ignore[return-value]
 
         data, noise = z.reverse.get("data"), z.reverse.get("noise")
+        ladder = z.ladder
         exact = None if z.exact is None else -part.mean_free_energy - z.exact
         figure = plots.likelihood_bounds(
             triple(z.ais), triple(data) if data else None,
-            reverse_from_noise=triple(noise) if noise else None, exact=exact,
+            reverse_from_noise=triple(noise) if noise else None,
+            ladder=triple(ladder) if ladder else None, exact=exact,
             rows=f"{self.held} rows",
         )  # fmt: skip
-        table = [("split", "log-likelihood (AIS)", "reverse AIS", "standard error over rows")]
+        table = [("split", "ladder", "AIS", "reverse AIS", "standard error over rows")]
         for name, split in self.found.splits.items():
             if split.log_likelihood is not None:
                 n = split.log_likelihood.as_dict()
                 table.append(
-                    (name, _nats(n["ais"]), _nats(n["reverse_ais"]),
+                    (name, _nats(n["ladder"]), _nats(n["ais"]), _nats(n["reverse_ais"]),
                      _nats(split.log_likelihood.standard_error))
                 )  # fmt: skip
         return Section(
             "Likelihood between two bounds",
-            "AIS overestimates the likelihood on average and reverse AIS underestimates it, on condition "
-            f"that its chains start at equilibrium. Likelihoods are {part.units}.",
+            f"{z.words()[0]} AIS overestimates the likelihood on average and reverse AIS underestimates it, "
+            f"on condition that its chains start at equilibrium. Likelihoods are {part.units}.",
             [(self._save(figure, "likelihood"), "both bounds on the log-likelihood", "")],
             table,
         )
@@ -277,12 +292,28 @@ class _Sections:
         figure = plots.energy_chains(
             noise.energies.cpu(), data.energies.cpu(), noise.at.cpu(), quantity="Free energy"
         )
+        images = [
+            (self._save(figure, "energies"), "free energy against steps", "Of single chains.")
+        ]
+        if all(bool(torch.isfinite(t.energies).all()) for t in (noise, data)):
+            means = plots.mixing(noise.energies.cpu(), data.energies.cpu(), noise.at.cpu())
+            words = (
+                "Means over the chains. Both have to stay in the grey band over the second half."
+            )
+            images.append((self._save(means, "mixing"), "mean free energy against steps", words))
         return Section(
             "Do the chains forget where they started?",
             "Free energy of chains started at noise and at training rows. They must come to lie on each "
             "other.",
-            [(self._save(figure, "energies"), "free energy against steps", "")],
+            images,
         )
+
+    def ladder(self) -> Section | None:
+        """Acceptance and round trips of tempering, log Z along its ladder, samples at its levels."""
+        return ladder_section(
+            self.trained.machine, self.trained.reference, self.found.partition, self._pictures,
+            self.folder, self.generator,
+        )  # fmt: skip
 
     def reconstructions(self) -> Section:
         """One-step reconstructions, and denoising."""

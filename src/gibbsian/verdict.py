@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from gibbsian.evaluators import Evaluation
-from gibbsian.evaluators.likelihood import LARGEST_GAP
+from gibbsian.evaluators.belief import LARGEST_GAP
 from gibbsian.evaluators.moments import Moments
 from gibbsian.report_page import Finding, Verdict
 
@@ -18,6 +18,11 @@ _OVERFIT = 0.1
 # Larger relative errors of means or pair covariances say that the samples are of something else.
 _MOMENT_ERROR = 0.25
 _STILL_LEARNING = 0.02
+_WAYS = " The options are --chains, --mixing-steps, and the share of rows held out when the data are split."
+_MARGIN = (
+    "Where there are no more rows to hold out, a wider margin (--held-out-margin 0.25) can be shown with "
+    "fewer of them, and the certificate then says so."
+)
 
 
 def judge(
@@ -41,8 +46,9 @@ def judge(
     Returns
     -------
     Verdict
-        ``good`` if the likelihood is known, the chains mixed and their samples fit held-out rows;
-        ``bad`` if chains from noise and from data disagree or samples do not fit; else ``doubtful``.
+        ``good`` only if the certificate is granted, the likelihood is known, the chains mixed and their
+        samples fit held-out rows; ``bad`` if a check of the certificate failed, chains from noise and from
+        data disagree, or samples do not fit; else ``doubtful``, with what would decide it.
     """
     findings: list[Finding] = []
     advice: list[str] = []
@@ -51,16 +57,17 @@ def judge(
     fits = _fit(found, held_out, findings, advice)
     if moments is not None:
         fits = _moments(moments, findings, advice) and fits is not False
+    certified = _certificate(found, findings, advice)
     _training(found, held_out, history, findings, advice)
-    if mixed is False or fits is False:
+    if mixed is False or fits is False or certified is False:
         status = "bad"
-    elif mixed and fits and likelihood:
+    elif mixed and fits and likelihood and certified:
         status = "good"
     else:
         status = "doubtful"
     headline = {
-        "good": "Chains started at noise forget it and give samples of the trained machine, and its "
-        "likelihood is known between two bounds.",
+        "good": "Chains started at noise forget it, their samples are certified, and the machine's "
+        "likelihood is known.",
         "doubtful": "Nothing contradicts this machine, but not everything could be confirmed.",
         "bad": "Samples from noise cannot be trusted yet.",
     }[status]
@@ -69,14 +76,33 @@ def judge(
 
 def _likelihood(found: Evaluation, findings: list[Finding], advice: list[str]) -> bool:
     z = found.partition
-    for sentence in z.words():
-        findings.append(Finding(z.converged, sentence))
+    first, *more = z.words() or ["No estimate of log Z was made."]
+    findings.append(Finding(z.converged, first))
+    whole = True if z.exact is not None or (z.bounds_agree and z.ladder_doubt is None) else None
+    findings.extend(Finding(whole if z.converged else False, sentence) for sentence in more)
     if not z.converged:
         advice.append(
-            "Evaluate with more temperatures (--temperatures) and more mixing steps (--mixing-steps) "
-            f"until AIS and reverse AIS agree within {LARGEST_GAP} nat."
+            "Evaluate with more temperatures (--temperatures), steps of tempering (--ladder-steps) and "
+            f"mixing steps (--mixing-steps) until AIS and reverse AIS agree within {LARGEST_GAP} nat, or "
+            "nothing speaks against the ladder."
         )
     return z.converged
+
+
+def _certificate(found: Evaluation, findings: list[Finding], advice: list[str]) -> bool | None:
+    """True: granted. False: a check failed. None: not decided, and the advice says what would."""
+    certificate = found.certificate
+    if certificate is None:
+        findings.append(Finding(None, "There are too few rows for a certificate."))
+        return None
+    failed = any(c.verdict == "failed" for c in certificate.checks)
+    outcome = True if certificate.granted else False if failed else None
+    findings.append(Finding(outcome, certificate.words[0]))
+    if certificate.decides is not None:
+        advice.append(certificate.decides + _WAYS)
+    if "held_out_rows" in certificate.needs:
+        advice.append(_MARGIN)
+    return outcome
 
 
 def _mixing(found: Evaluation, findings: list[Finding], advice: list[str]) -> bool | None:

@@ -1,4 +1,4 @@
-"""gibbsian evaluate: likelihood between two bounds, chain checks, and a verdict."""
+"""gibbsian evaluate: the likelihood and which estimate to believe, a certificate, and a verdict."""
 
 import json
 import math
@@ -10,25 +10,53 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gibbsian.cli import options as opt
+from gibbsian.errors import GibbsianError
 
 if TYPE_CHECKING:
     from gibbsian.evaluators import Certificate
     from gibbsian.report_page import Verdict
+    from gibbsian.samplers import Sampler
+    from gibbsian.trained import Trained
 
 NAME = "evaluate"
 EXAMPLES = """Examples:
 
 gibbsian evaluate runs/digits
 
-gibbsian evaluate runs/digits --temperatures 20000 --chains 200 --json"""
+gibbsian evaluate runs/digits --temperatures 20000 --chains 200 --json
+
+gibbsian evaluate runs/digits --sampler tempering --held-out-margin 0.25"""
 
 Chains = Annotated[int, typer.Option(help="Chains of each kind.", min=2)]
 Temperatures = Annotated[int, typer.Option(help="Temperatures of AIS.", min=1)]
-MixingSteps = Annotated[int, typer.Option(help="Gibbs steps of the compared chains.", min=8)]
+MixingSteps = Annotated[
+    int | None,
+    typer.Option(
+        help="Steps of the compared chains.", min=8, show_default="20000, or what minutes allow"
+    ),
+]
+LadderSteps = Annotated[
+    int | None,
+    typer.Option(
+        help="Steps of tempering for log Z; 0 leaves it out.", min=0,
+        show_default="as cost twice what AIS does",
+    ),
+]  # fmt: skip
+Kernel = Annotated[
+    str, typer.Option("--sampler", help="Of the compared chains: gibbs or tempering.")
+]
+HeldOutMargin = Annotated[
+    float,
+    typer.Option(
+        help="Standard deviations within which samples have to agree with held-out rows.",
+        min=0.001, max=0.999,
+    ),
+]  # fmt: skip
 Rows = Annotated[int, typer.Option(help="Most rows of each split.", min=1)]
 
 _LINES = {
     "log-likelihood, exact": (("log_likelihood", "exact"), ".2f"),
+    "log-likelihood, ladder": (("log_likelihood", "ladder"), ".2f"),
     "log-likelihood, AIS (optimistic)": (("log_likelihood", "ais"), ".2f"),
     "log-likelihood, reverse AIS (pessimistic)": (("log_likelihood", "reverse_ais"), ".2f"),
     "gap between the two": (("log_likelihood", "gap"), ".2f"),
@@ -43,7 +71,10 @@ def command(
     path: opt.RunPath,
     chains: Chains = 100,
     temperatures: Temperatures = 10_000,
-    mixing_steps: MixingSteps = 1_000,
+    mixing_steps: MixingSteps = None,
+    ladder_steps: LadderSteps = None,
+    sampler: Kernel = "gibbs",
+    held_out_margin: HeldOutMargin = 0.1,
     rows: Rows = 10_000,
     checkpoint: opt.CheckpointName = "latest",
     seed: opt.Seed = 0,
@@ -51,7 +82,7 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
     quiet: opt.Quiet = False,
 ) -> None:
-    """Evaluate a run: both likelihood bounds, chain checks, pseudo-likelihood, reconstruction."""
+    """Evaluate a run: log Z by a ladder and two bounds, certificate, pseudo-likelihood, reconstruction."""
     from gibbsian.assessment import assess
     from gibbsian.trained import load
 
@@ -60,7 +91,8 @@ def command(
     with progress_bar(quiet) as progress:
         found, verdict = assess(
             trained, chains=chains, temperatures=temperatures, mixing_steps=mixing_steps,
-            rows=rows, seed=seed, progress=progress,
+            ladder_steps=ladder_steps, sampler=kernel(trained, sampler),
+            held_out_margin=held_out_margin, rows=rows, seed=seed, progress=progress,
         )  # fmt: skip
     if as_json:
         words = {"status": verdict.status, "headline": verdict.headline}
@@ -71,6 +103,16 @@ def command(
     tell_certificate(found.certificate)
 
 
+def kernel(trained: "Trained", name: str) -> "Sampler | None":
+    """Return the sampler of this name; None for block Gibbs."""
+    from gibbsian.samplers import Tempering
+
+    kernels = {"gibbs": lambda: None, "tempering": lambda: Tempering(trained.reference)}
+    if name not in kernels:
+        raise GibbsianError(f"--sampler takes {' or '.join(kernels)} here, not {name!r}.")
+    return kernels[name]()
+
+
 def tell_certificate(certificate: "Certificate | None") -> None:
     """Print a certificate as text: the verdict, then each check."""
     if certificate is None:
@@ -79,6 +121,8 @@ def tell_certificate(certificate: "Certificate | None") -> None:
     typer.echo(f"\n{certificate.words[0]}")
     for check in certificate.checks:
         typer.echo(f"  {marks[check.verdict]} {check.words}")
+    if certificate.decides is not None:
+        typer.echo(f"  {certificate.decides}")
 
 
 def tell(verdict: "Verdict") -> None:

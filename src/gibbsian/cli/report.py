@@ -6,7 +6,18 @@ from typing import Annotated
 import typer
 
 from gibbsian.cli import options as opt
-from gibbsian.cli.evaluate import Chains, MixingSteps, Rows, Temperatures, progress_bar, tell
+from gibbsian.cli.evaluate import (
+    Chains,
+    HeldOutMargin,
+    Kernel,
+    LadderSteps,
+    MixingSteps,
+    Rows,
+    Temperatures,
+    kernel,
+    progress_bar,
+    tell,
+)
 
 NAME = "report"
 EXAMPLES = """Examples:
@@ -20,7 +31,10 @@ def command(
     path: opt.RunPath,
     chains: Chains = 100,
     temperatures: Temperatures = 10_000,
-    mixing_steps: MixingSteps = 10_000,
+    mixing_steps: MixingSteps = None,
+    ladder_steps: LadderSteps = None,
+    sampler: Kernel = "gibbs",
+    held_out_margin: HeldOutMargin = 0.1,
     rows: Rows = 10_000,
     checkpoint: opt.CheckpointName = "latest",
     seed: opt.Seed = 0,
@@ -40,7 +54,8 @@ def command(
     with progress_bar(quiet) as progress:
         made = report(
             trained, out, chains=chains, temperatures=temperatures, mixing_steps=mixing_steps,
-            rows=rows, seed=seed, progress=progress,
+            ladder_steps=ladder_steps, sampler=kernel(trained, sampler),
+            held_out_margin=held_out_margin, rows=rows, seed=seed, progress=progress,
         )  # fmt: skip
     tell(made.verdict)
     typer.echo(f"\nWrote {made.page}")

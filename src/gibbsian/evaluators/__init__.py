@@ -1,15 +1,17 @@
 """Evaluators: what a machine is worth, and what of it to believe; one idea a file."""
 
 from gibbsian.evaluators.ais import Estimate, ais, estimate, reverse_ais
+from gibbsian.evaluators.belief import Belief, Partition
 from gibbsian.evaluators.bridge import Bridge, Ladder, bar, ladder_log_z
-from gibbsian.evaluators.certificate import Certificate, certify, certify_samples
+from gibbsian.evaluators.certificate import certify, certify_samples
 from gibbsian.evaluators.chains import RECORDED, Trace, run_chains
 from gibbsian.evaluators.checks import Check
 from gibbsian.evaluators.equivalence import Equivalence, equivalence
 from gibbsian.evaluators.evaluate import Evaluation, SplitEvaluation, evaluate
 from gibbsian.evaluators.exact import count_states, log_z, states
 from gibbsian.evaluators.free_energy import free_energies, free_energy_gap
-from gibbsian.evaluators.likelihood import LogLikelihood, Partition, log_likelihood, partition
+from gibbsian.evaluators.granted import Certificate
+from gibbsian.evaluators.likelihood import LogLikelihood, log_likelihood, partition
 from gibbsian.evaluators.mixing import (
     Comparison,
     Diagnostics,
@@ -37,7 +39,7 @@ from gibbsian.evaluators.reconstruction import (
 )
 
 __all__ = [
-    "RECORDED", "AdversarialAccuracy", "Bridge", "Certificate", "Check", "Comparison", "Coverage",
+    "RECORDED", "AdversarialAccuracy", "Belief", "Bridge", "Certificate", "Check", "Comparison", "Coverage",
     "Diagnostics", "Equivalence", "Estimate", "Evaluation", "Ladder", "LogLikelihood", "Mixing",
     "Observables", "Partition", "Privacy", "Reconstruction", "SplitEvaluation", "Trace",
     "adversarial_accuracy", "ais", "autocorrelation_time", "bar", "certify", "certify_samples",

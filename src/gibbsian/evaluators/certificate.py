@@ -1,8 +1,8 @@
 """The certificate: whether samples from noise are samples of the machine, and like held-out data."""
 
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -15,6 +15,7 @@ from gibbsian.evaluators.chains import Trace, run_chains
 from gibbsian.evaluators.checks import Check
 from gibbsian.evaluators.equivalence import equivalence
 from gibbsian.evaluators.free_energy import free_energies
+from gibbsian.evaluators.granted import Certificate, grant
 from gibbsian.evaluators.mixing import EQUIVALENCE, Diagnostics, check_mixing, diagnose
 from gibbsian.evaluators.observables import Observables, observables
 from gibbsian.machine import BoltzmannMachine
@@ -33,37 +34,6 @@ _APART = "the machine puts its probability elsewhere than the data do: train lon
 _APART += "chains, a smaller learning rate or more hidden units"
 
 
-@dataclass(frozen=True)
-class Certificate:
-    """A verdict on samples, and the checks that it rests on.
-
-    Attributes
-    ----------
-    granted : bool
-        Whether every check that demands something passed: one that failed, or could not be decided,
-        refuses.
-    words : list of str
-        The verdict in plain sentences: first the whole, then each check with its numbers.
-    checks : tuple of Check
-    """
-
-    granted: bool
-    words: list[str]
-    checks: tuple[Check, ...]
-
-    def __getitem__(self, name: str) -> Check:
-        """Return the check of this name."""
-        return {c.name: c for c in self.checks}[name]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
-        return {
-            "granted": self.granted,
-            "words": list(self.words),
-            "checks": {c.name: c.as_dict() for c in self.checks},
-        }
-
-
 def certify(
     machine: BoltzmannMachine,
     rows: Mapping[str, Tensor] | Tensor,
@@ -75,6 +45,7 @@ def certify(
     held_out_margin: float = EQUIVALENCE,
     training_steps: int | None = None,
     sampler: Sampler | None = None,
+    equilibrium: Float[Tensor, "n visible"] | None = None,
     traces: Mapping[str, Trace] | None = None,
     choice: Observables | None = None,
     generator: Generator | int | None = None,
@@ -106,6 +77,9 @@ def certify(
         Steps of the chains in an update of training, to set beside the autocorrelation time.
     sampler : Sampler, optional
         Block Gibbs unless given.
+    equilibrium : Tensor (n, visible), optional
+        Samples of the machine by another way, such as the top of a ladder: chains that differ from them
+        are refused; agreement is not demanded, since so few samples could not show it.
     traces : mapping of str to Trace, optional
         Of `run_chains` from noise and from data with ``observe=choice``, in place of new chains.
     choice : Observables, optional
@@ -126,7 +100,7 @@ def certify(
     GibbsianError
         If a setting is impossible, or the traces hold no observables.
     """
-    _check_margins(margin, held_out_margin)
+    check_margins(margin, held_out_margin)
     generator = as_generator(generator, machine)
     splits = _splits(machine, rows, generator)
     train, held_out = _train(splits), _held_out(splits)
@@ -143,18 +117,22 @@ def certify(
             "A certificate needs traces from noise and from data, and the observables they were run with."
         )
     noise, names = traces["noise"], (_ENERGY, *choice.names)
+    length = len(noise.energies) * noise.thin
     draws = {k: checks.effective(x) for k, x in series.items()}
     ess = min(min(x) for x in draws.values())
     mixing = check_mixing(traces, _BURN).diagnostics["all"]
+    look = partial(_data, machine, choice=choice, margin=held_out_margin)
     found = [
-        _starts(series, names, margin, ess),
-        _convergence(series, names, draws, mixing),
+        _starts(series, names, margin, ess, length),
+        _convergence(series, names, draws, mixing, length),
         _drift(noise, whole(drift_steps, "The steps without drift", 2)),
         checks.autocorrelation(mixing.autocorrelation_time, training_steps),
-        _data(machine, series["noise"], held_out, choice, held_out_margin, min(draws["noise"])),
+        look(series["noise"], held_out, ess=min(draws["noise"]), steps=length),
     ]
+    if equilibrium is not None:
+        found.append(_equilibrium(look(series["noise"], equilibrium.to(train))))
     samples = _samples(noise, mixing.autocorrelation_time)
-    return _certificate([*found, *_quality(splits.get("train"), held_out, samples)])
+    return grant([*found, *_quality(splits.get("train"), held_out, samples)])
 
 
 def certify_samples(
@@ -179,7 +157,7 @@ def certify_samples(
     DataError
         If there are no training rows, or none held out.
     """
-    _check_margins(held_out_margin, held_out_margin)
+    check_margins(held_out_margin, held_out_margin)
     train, held_out = rows.get("train"), _held_out(rows)
     if train is None or held_out is None or min(len(train), len(held_out), len(samples)) < 2:
         raise DataError("Samples are certified against training rows and held-out rows; give both.")
@@ -187,8 +165,14 @@ def certify_samples(
     found = equivalence(
         choice(samples), choice(held_out), names=choice.names, margin=held_out_margin
     )
-    check = checks.compared("held_out", found, "Samples and held-out rows", (_APART, _ROWS))
-    return _certificate([check, *_quality(train, held_out, samples)])
+    check = checks.compared(
+        "held_out",
+        found,
+        "Samples and held-out rows",
+        (_APART, _ROWS),
+        ("samples", "held_out_rows"),
+    )
+    return grant([check, *_quality(train, held_out, samples)])
 
 
 _ROWS = "give more samples and more held-out rows"
@@ -221,7 +205,8 @@ def _held_out(splits: Mapping[str, Tensor]) -> Tensor | None:
     return splits.get("test", splits.get("validation"))
 
 
-def _check_margins(*margins: float) -> None:
+def check_margins(*margins: float) -> None:
+    """Raise a `GibbsianError` for margins that are not between 0 and 1 standard deviations."""
     for margin in margins:
         if not 0 < number(margin, "The margin of a certificate") < 1:
             raise GibbsianError(
@@ -241,14 +226,15 @@ def _series(trace: Trace) -> Float[Tensor, "draws chains q"]:
 
 
 def _starts(
-    series: Mapping[str, Tensor], names: tuple[str, ...], margin: float, ess: float
+    series: Mapping[str, Tensor], names: tuple[str, ...], margin: float, ess: float, steps: int
 ) -> Check:
     """Compare chains from noise with chains from data."""
     found = equivalence(
         series["noise"].mean(dim=0), series["data"].mean(dim=0), checks.spread(series["data"]),
         names, margin=margin, ess=ess,
     )  # fmt: skip
-    return checks.compared("starts", found, "Chains from noise and from data", (_START, _LONGER))
+    what = "Chains from noise and from data"
+    return checks.compared("starts", found, what, (_START, _LONGER), ("chains", "chains"), steps)
 
 
 def _convergence(
@@ -256,18 +242,21 @@ def _convergence(
     names: tuple[str, ...],
     draws: Mapping[str, list[float]],
     energy: Diagnostics,
+    steps: int,
 ) -> Check:
     """Look at the energy, and at the observable with the fewest effective draws."""
     least = [min(x) for x in zip(*draws.values(), strict=True)]
     i = least.index(min(least))
     scarcest = diagnose(torch.cat([x[..., i] for x in series.values()], dim=1))
-    return checks.convergence(energy, scarcest, names[i], least[i])
+    return checks.convergence(energy, scarcest, names[i], least[i], steps)
 
 
 def _drift(noise: Trace, wanted: int) -> Check:
     kept = noise.after(_BURN)
-    last = min(len(kept), max(wanted // noise.thin, 2))
-    return checks.drift(kept[len(kept) - last :], last * noise.thin, wanted)
+    last = min(len(kept), -(-wanted // noise.thin))
+    steps = max(last, 2) * noise.thin
+    whole_ = math.ceil(wanted / (1 - _BURN))
+    return checks.drift(kept[len(kept) - max(last, 2) :], steps, wanted, whole_)
 
 
 def _data(
@@ -276,7 +265,8 @@ def _data(
     held_out: Tensor | None,
     choice: Observables,
     margin: float,
-    ess: float,
+    ess: float | None = None,
+    steps: int | None = None,
 ) -> Check:
     """Compare chains from noise with held-out rows; deep machines have no free energy of rows."""
     if held_out is None or len(held_out) < _LEAST_ROWS:
@@ -297,11 +287,26 @@ def _data(
         # their spread alone would be no unit.
         scale[0] = (scale[0].square() / 2 + noise[..., 0].double().var() / 2).sqrt()
     found = equivalence(means, rows, scale, names, margin=margin, ess=ess)
-    advice = (
-        _APART,
-        f"{len(held_out):,} held-out rows may be too few: hold out more, or {_LONGER}",
+    few = f"{len(held_out):,} held-out rows may be too few: hold out more, or {_LONGER}"
+    return checks.compared(
+        "held_out", found, "Samples from noise and held-out rows", (_APART, few),
+        ("chains", "held_out_rows"), steps,
+    )  # fmt: skip
+
+
+def _equilibrium(found: Check) -> Check:
+    """Refuse chains that differ from samples which came another way; demand nothing else."""
+    n = dict(found.numbers).get("sizes", [0, 0])[1]
+    if found.verdict == "failed":
+        words = (
+            f"Chains from noise differ from {n:,} samples of the top of the ladder, so either has not "
+            "reached equilibrium; run longer chains."
+        )
+        return Check("equilibrium", "failed", words, found.numbers)
+    words = (
+        f"Chains from noise are not found to differ from {n:,} samples of the top of the ladder."
     )
-    return checks.compared("held_out", found, "Samples from noise and held-out rows", advice)
+    return Check("equilibrium", "reported", words, found.numbers)
 
 
 def _samples(noise: Trace, tau: float) -> Tensor:
@@ -320,31 +325,3 @@ def _quality(train: Tensor | None, held_out: Tensor | None, samples: Tensor) -> 
         )
         return [Check("privacy", "undecided", words)]
     return checks.quality(train, held_out, samples)
-
-
-def _certificate(found: list[Check]) -> Certificate:
-    judged = [c for c in found if c.verdict != "reported"]
-    failed = [c.name for c in judged if c.verdict == "failed"]
-    open_ = [c.name for c in judged if c.verdict == "undecided"]
-    granted = not failed and not open_
-    called = [_CALLED[n] for n in (failed or open_)]
-    if granted:
-        words = f"Certificate granted: {len(judged)} of {len(judged)} checks passed."
-    elif failed:
-        words = f"Certificate refused: of {len(judged)} checks {len(failed)} failed ({', '.join(called)})."
-    else:
-        words = (
-            f"Certificate not granted: nothing failed, but {len(open_)} of {len(judged)} checks could not "
-            f"be decided ({', '.join(called)})."
-        )
-    return Certificate(granted, [words, *(c.words for c in found)], tuple(found))
-
-
-_CALLED = {
-    "starts": "noise against data starts",
-    "convergence": "convergence of the chains",
-    "drift": "drift of the free energy",
-    "held_out": "samples against held-out rows",
-    "resemblance": "nearest neighbours",
-    "privacy": "copies of training rows",
-}

@@ -1,6 +1,6 @@
 """The single checks of a certificate: each a verdict, the sentence for it, and its numbers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,14 +8,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gibbsian.evaluators.equivalence import Equivalence, equivalence
+from gibbsian.evaluators.equivalence import Equivalence, equivalence, rounded
 from gibbsian.evaluators.mixing import (
     LARGEST_RHAT,
     LOWEST_ESS,
     Diagnostics,
     autocorrelation_time,
 )
-from gibbsian.evaluators.quality import Privacy, covariance_error, coverage, privacy
+from gibbsian.evaluators.quality import MOST, Privacy, covariance_error, coverage, privacy
 
 # Nearest neighbours may tell rows from samples in three of four cases, where one of two is chance.
 _ACCURACY = 0.25
@@ -40,20 +40,35 @@ class Check:
         The verdict in a sentence.
     numbers : mapping
         What it rests on, as plain values.
+    needs : mapping of str to int
+        Where it is undecided: about how many "chains", "steps", "held_out_rows", "training_rows" or
+        "samples" would decide it.
     """
 
     name: str
     verdict: str
     words: str
     numbers: Mapping[str, Any] = field(default_factory=dict)
+    needs: Mapping[str, int] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
-        return {"verdict": self.verdict, "words": self.words, **self.numbers}
+        return {
+            "verdict": self.verdict,
+            "words": self.words,
+            "needs": dict(self.needs),
+            **self.numbers,
+        }
 
 
-def compared(name: str, found: Equivalence, what: str, advice: tuple[str, str]) -> Check:
-    """Turn an equivalence into a check; `advice` is for differences, and for too little to tell."""
+def compared(
+    name: str, found: Equivalence, what: str, advice: tuple[str, str], groups: tuple[str, str],
+    steps: int | None = None,
+) -> Check:  # fmt: skip
+    """Turn an equivalence into a check; `advice` is for differences, and for too little to tell.
+
+    `groups` says what there are more of in each group, and `steps` how many the chains made.
+    """
     i = found.worst
     count, low, high = len(found.names), found.low[i], found.high[i]
     numbers = (
@@ -73,10 +88,22 @@ def compared(name: str, found: Equivalence, what: str, advice: tuple[str, str]) 
         f"{what} cannot be told to agree within ±{found.margin:g} standard deviations (widest: "
         f"{numbers}{few}); {advice[1]}."
     )
-    return Check(name, "undecided", words, found.as_dict())
+    needs = dict.fromkeys(groups, 0)
+    for group, has, wants in zip(groups, found.sizes, found.needed, strict=True):
+        needs[group] = max(needs[group], wants if wants > has else 0)
+    if steps is not None and found.ess is not None:
+        needs["steps"] = _more(steps, LOWEST_ESS / found.ess)
+    return Check(name, "undecided", words, found.as_dict(), {k: n for k, n in needs.items() if n})
 
 
-def convergence(energy: Diagnostics, scarcest: Diagnostics, name: str, ess: float) -> Check:
+def _more(n: int, factor: float) -> int:
+    """Return n times the factor, to two figures; 0 where n is enough."""
+    return rounded(n * factor) if factor > 1 else 0
+
+
+def convergence(
+    energy: Diagnostics, scarcest: Diagnostics, name: str, ess: float, steps: int
+) -> Check:
     """Ask R-hat and effective draws of the energies, and of the observable with the fewest of them.
 
     Energies alone are blind to modes of equal energy.
@@ -95,17 +122,21 @@ def convergence(energy: Diagnostics, scarcest: Diagnostics, name: str, ess: floa
     if rhat < LARGEST_RHAT and least >= LOWEST_ESS:
         return Check("convergence", "passed", f"{words}.", numbers)
     verdict = "undecided" if rhat < LARGEST_RHAT else "failed"
+    needs = {"steps": _more(steps, LOWEST_ESS / least)} if verdict == "undecided" else {}
     return Check(
         "convergence", verdict,
         f"{words}, where below {LARGEST_RHAT} and at least {LOWEST_ESS} are asked for; run longer chains.",
-        numbers,
+        numbers, needs,
     )  # fmt: skip
 
 
-def drift(energies: Float[Tensor, "draws chains"], steps: int, wanted: int) -> Check:
+def drift(
+    energies: Float[Tensor, "draws chains"], steps: int, wanted: int, whole: int | None = None
+) -> Check:
     """Ask whether the mean energy of noise-started chains still moves over their last `steps` steps.
 
-    The second half of them minus the first, chain by chain, against zero.
+    The second half of them minus the first, chain by chain, against zero. `whole` is the number of steps a
+    chain has to make so that `wanted` of them are looked at.
     """
     middle = len(energies) // 2
     moved = energies[middle:].mean(dim=0) - energies[:middle].mean(dim=0)
@@ -117,26 +148,41 @@ def drift(energies: Float[Tensor, "draws chains"], steps: int, wanted: int) -> C
     check = compared(
         "drift", found, what,
         ("their free energy still drifts, so run longer chains", "run more or longer chains"),
+        ("chains", "chains"),
     )  # fmt: skip
+    needs = dict(check.needs) | ({"steps": whole or wanted} if steps < wanted else {})
     numbers = {**check.numbers, "steps": steps, "steps_wanted": wanted}
     if check.verdict == "passed" and steps < wanted:
         words = (
             f"The free energy of the chains from noise does not drift over {steps:,} steps, but "
-            f"{wanted:,} are asked for; run longer chains."
+            f"{wanted:,} are asked for; run chains of {whole or wanted:,} steps."
         )
-        return Check("drift", "undecided", words, numbers)
-    return Check("drift", check.verdict, check.words, numbers)
+        return Check("drift", "undecided", words, numbers, needs)
+    return Check(
+        "drift", check.verdict, check.words, numbers, needs if check.verdict == "undecided" else {}
+    )
 
 
 def autocorrelation(tau: float, training_steps: int | None) -> Check:
-    """Set the autocorrelation time beside the steps of an update (Decelle et al. 2021)."""
-    numbers = {"autocorrelation_time": tau, "training_steps": training_steps}
+    """Set the autocorrelation time beside the steps of an update (Decelle et al. 2021).
+
+    Chains that start anew at each update have to reach equilibrium in its steps, or the machine learns to
+    make samples in so many steps, and its chains leave the data in more. Chains that are kept from update
+    to update need fewer.
+    """
+    numbers: dict[str, Any] = {"autocorrelation_time": tau, "training_steps": training_steps}
     words = f"Free energies of chains forget themselves in {tau:.1f} steps"
     if training_steps is None:
         return Check("autocorrelation", "reported", f"{words}.", numbers)
     equilibrium = training_steps >= tau
-    numbers["equilibrium"] = equilibrium
-    regime = "in equilibrium" if equilibrium else "out of equilibrium, unless its chains were kept"
+    numbers |= {
+        "equilibrium": equilibrium,
+        "regime": "equilibrium" if equilibrium else "out of equilibrium",
+    }
+    regime = (
+        "in the equilibrium regime" if equilibrium
+        else "in the out-of-equilibrium regime, unless its chains were kept from update to update"
+    )  # fmt: skip
     words = f"{words}, and the machine was trained with {training_steps} an update: {regime}."
     return Check("autocorrelation", "reported", words, numbers)
 
@@ -182,7 +228,21 @@ def _resemblance(found: Privacy) -> Check:
         "failed": f" and within {_ACCURACY} of it is asked for; train longer or with more hidden units",
         "undecided": f" and within {_ACCURACY} of it is asked for; give more samples and rows",
     }[verdict]
-    return Check("resemblance", verdict, f"{words}{more}.", aa.as_dict() | {"error": aa.error})
+    needs = _needs(verdict, aa.size, [(off, half, _ACCURACY)])
+    return Check(
+        "resemblance", verdict, f"{words}{more}.", aa.as_dict() | {"error": aa.error}, needs
+    )
+
+
+def _needs(verdict: str, n: int, values: Sequence[tuple[float, float, float]]) -> dict[str, int]:
+    """Return the rows and samples at which errors, which fall with their square root, fit below limits."""
+    room = [(x, half, limit) for x, half, limit in values if x < limit <= x + half]
+    if verdict != "undecided" or not room:
+        return {}
+    most = max((half / (limit - x)) ** 2 for x, half, limit in room)
+    wanted = _more(n, 1.1 * most)
+    # Distances are taken of so many rows at most, so that more would not decide it.
+    return dict.fromkeys(("held_out_rows", "samples"), wanted) if wanted <= MOST else {}
 
 
 def _privacy(found: Privacy) -> Check:
@@ -205,7 +265,13 @@ def _privacy(found: Privacy) -> Check:
         "undecided": f", where below {_PRIVACY} and {_COPIED} are asked for; give more samples "
         "and rows",
     }[verdict]
-    return Check("privacy", verdict, f"{words}{more}.", found.as_dict())
+    return Check(
+        "privacy",
+        verdict,
+        f"{words}{more}.",
+        found.as_dict(),
+        _needs(verdict, found.test.size, values),
+    )
 
 
 def effective(series: Float[Tensor, "draws chains q"]) -> list[float]:

@@ -13,6 +13,9 @@ from gibbsian.errors import GibbsianError
 from gibbsian.evaluators.mixing import EQUIVALENCE, LOWEST_ESS
 
 _LEVEL = 0.05  # of all intervals together
+# Share of the margin that half an interval may take, so that chance alone, in the differences of a dozen
+# observables, leaves the others inside.
+_ROOM = 0.6
 _SURE = 0.0027  # of all "different" together: three standard errors for one observable
 
 
@@ -33,6 +36,11 @@ class Equivalence:
         Differences up to this count as none.
     ess : float or None
         The least effective number of draws of either group, where it was given.
+    sizes : tuple of int
+        Chains or rows in either group.
+    needed : tuple of int
+        How many there would have to be, roughly, for every interval to fit into the margin if there is no
+        difference, and if a single chain or row goes on to scatter as it does.
     """
 
     names: tuple[str, ...]
@@ -42,6 +50,8 @@ class Equivalence:
     verdicts: tuple[str, ...]
     margin: float
     ess: float | None = None
+    sizes: tuple[int, int] = (0, 0)
+    needed: tuple[int, int] = (0, 0)
 
     @property
     def verdict(self) -> str:
@@ -64,6 +74,8 @@ class Equivalence:
             "verdict": self.verdict,
             "margin": self.margin,
             "ess": self.ess,
+            "sizes": list(self.sizes),
+            "needed": list(self.needed),
             "observables": {
                 n: {"difference": _finite(d), "low": _finite(a), "high": _finite(b), "verdict": v}
                 for n, d, a, b, v in parts
@@ -117,24 +129,60 @@ def equivalence(
     names = tuple(names or (f"observable {i}" for i in range(a.shape[1])))
     unit = _units(a, b, scale)
     known = torch.isfinite(a).all(dim=0) & torch.isfinite(b).all(dim=0)
-    difference, error, freedom = _welch(a / unit, b / unit)
+    parts = [_part(x / unit) for x in (a, b)]
+    error = (parts[0] + parts[1]).sqrt()
+    difference, freedom = (a / unit).mean(dim=0) - (b / unit).mean(dim=0), _freedom(parts, a, b)
     from scipy.stats import t as student
 
     q = len(names)
-    half = torch.from_numpy(student.ppf(1 - _LEVEL / (2 * q), freedom.numpy())) * error
+    times = torch.from_numpy(student.ppf(1 - _LEVEL / (2 * q), freedom.numpy()))
     chance = torch.from_numpy(2 * student.sf((difference / error).abs().numpy(), freedom.numpy()))
-    low, high = difference - half, difference + half
-    verdicts = [
+    low, high = difference - times * error, difference + times * error
+    verdicts = _verdicts(known, low, high, chance, margin)
+    middle, left, right = (tuple(x.tolist()) for x in (difference, low, high))
+    sizes = (len(a), len(b))
+    needed = _needed(parts, sizes, (_ROOM * margin / times).square())
+    return Equivalence(names, middle, left, right, verdicts, margin, ess, sizes, needed)
+
+
+def _verdicts(
+    known: Tensor, low: Tensor, high: Tensor, chance: Tensor, margin: float
+) -> tuple[str, ...]:
+    """Judge each observable by its interval, or by how unlikely its difference is without one."""
+    columns = (known.tolist(), low.tolist(), high.tolist(), chance.tolist())
+    return tuple(
         "undecided" if not ok
         else "equivalent" if max(-lo, hi) < margin
-        else "different" if p < _SURE / q
+        else "different" if p < _SURE / len(known)
         else "undecided"
-        for ok, lo, hi, p in zip(
-            known.tolist(), low.tolist(), high.tolist(), chance.tolist(), strict=True
-        )
-    ]  # fmt: skip
-    middle, left, right = (tuple(x.tolist()) for x in (difference, low, high))
-    return Equivalence(names, middle, left, right, tuple(verdicts), margin, ess)
+        for ok, lo, hi, p in zip(*columns, strict=True)
+    )  # fmt: skip
+
+
+def _needed(
+    parts: Sequence[Tensor], sizes: tuple[int, int], room: Float[Tensor, " q"]
+) -> tuple[int, int]:
+    """Return sizes of both groups at which their shares of the squared error fit into `room`.
+
+    A group whose share takes less than half of it stays as it is where the other can grow alone.
+    """
+    one, two = parts
+    factors = [
+        torch.where(y <= room / 2, x / (room - y), 2 * x / room)
+        for x, y in ((one, two), (two, one))
+    ]
+    found = []
+    for n, x, f in zip(sizes, (one, two), factors, strict=True):
+        enough = (one + two <= room) | (x <= room / 2)
+        worst = float(torch.where(enough, torch.ones_like(f), f).nan_to_num(1.0).max())
+        found.append(rounded(n * max(worst, 1.0)) if worst > 1 else n)
+    return found[0], found[1]
+
+
+def rounded(x: float) -> int:
+    """Round up to two figures: nothing more is known of a size that is called for."""
+    step = 10 ** max(math.floor(math.log10(x)) - 1, 0)
+    return math.ceil(min(x, 1e15) / step) * step
 
 
 def _units(a: Tensor, b: Tensor, scale: Tensor | None) -> Tensor:
@@ -146,12 +194,15 @@ def _units(a: Tensor, b: Tensor, scale: Tensor | None) -> Tensor:
     return torch.where(own > tiny, own, pooled)
 
 
-def _welch(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return differences of means, their standard errors and Welch's degrees of freedom."""
-    parts = [x.var(dim=0) / len(x) + 1 / len(x) ** 2 for x in (a, b)]
+def _part(x: Tensor) -> Tensor:
+    """Return a group's share of the squared error of a difference of means."""
+    return x.var(dim=0) / len(x) + 1 / len(x) ** 2
+
+
+def _freedom(parts: Sequence[Tensor], a: Tensor, b: Tensor) -> Tensor:
+    """Return Welch's degrees of freedom."""
     total = parts[0] + parts[1]
-    freedom = total**2 / sum(p**2 / (len(x) - 1) for p, x in zip(parts, (a, b), strict=True))
-    return a.mean(dim=0) - b.mean(dim=0), total.sqrt(), freedom
+    return total**2 / sum(p**2 / (len(x) - 1) for p, x in zip(parts, (a, b), strict=True))
 
 
 def _finite(x: float) -> float | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -9,11 +10,13 @@ from torch import Generator, Tensor
 
 from gibbsian.arguments import whole
 from gibbsian.errors import DataError
+from gibbsian.evaluators.belief import Partition
 from gibbsian.evaluators.blocks import check_states
-from gibbsian.evaluators.certificate import DRIFT_STEPS, Certificate, certify
+from gibbsian.evaluators.certificate import DRIFT_STEPS, certify, check_margins
 from gibbsian.evaluators.chains import RECORDED, Trace, run_chains
 from gibbsian.evaluators.free_energy import check_rows, free_energy_gap
-from gibbsian.evaluators.likelihood import LogLikelihood, Partition, log_likelihood, partition
+from gibbsian.evaluators.granted import Certificate
+from gibbsian.evaluators.likelihood import LogLikelihood, log_likelihood, partition
 from gibbsian.evaluators.mixing import EQUIVALENCE, Mixing, check_mixing
 from gibbsian.evaluators.observables import observables
 from gibbsian.evaluators.pseudo_likelihood import pseudo_likelihood
@@ -21,11 +24,17 @@ from gibbsian.evaluators.reconstruction import Reconstruction, reconstruction
 from gibbsian.machine import BoltzmannMachine
 from gibbsian.path import data_statistics
 from gibbsian.path import reference as fit_reference
+from gibbsian.samplers import Sampler
 from gibbsian.samplers.base import as_generator, as_rows
 
 _CHUNK = 4096
 _BUDGET = 1e9
 _POINTS = 60  # of the quadrature of a real-valued column, usually
+# Products of all chains' steps, in multiplications: a few minutes on one processor core.
+_AFFORDABLE = 4e12
+_UNITS = 200  # multiplications that a draw of one unit costs as much as
+_FEWEST = 1_000
+_LEAST_CHAINS = 10  # of a ladder whose samples are compared with the chains'
 SPLITS = ("train", "validation", "test")
 
 
@@ -74,7 +83,7 @@ class Evaluation:
     ----------
     splits : mapping of str to SplitEvaluation
     partition : Partition
-        log Z: exact where small, and its two bounds.
+        log Z: exact where small, by a ladder, and its two bounds; and which of them to believe.
     mixing : Mixing
     traces : mapping of str to Trace
         Energies and recorded visible states of noise- and of data-started chains, for pictures.
@@ -111,17 +120,20 @@ def evaluate(
     *,
     chains: int = 100,
     temperatures: int = 10_000,
-    mixing_steps: int = 1_000,
+    mixing_steps: int | None = None,
     limit_bits: float = 20,
+    ladder_steps: int | None = None,
+    sampler: Sampler | None = None,
     pseudo_rows: int | None = None,
     reference: BoltzmannMachine | None = None,
     dequantisation: str | None = None,
+    drift_steps: int = DRIFT_STEPS,
     held_out_margin: float = EQUIVALENCE,
     training_steps: int | None = None,
     generator: Generator | int | None = None,
     progress: Callable[[str, float], None] | None = None,
 ) -> Evaluation:
-    """Evaluate a machine: likelihood between two bounds, chain checks, and cheaper figures.
+    """Evaluate a machine: its likelihood by estimates that check each other, a certificate, cheaper figures.
 
     Parameters
     ----------
@@ -131,11 +143,17 @@ def evaluate(
         to "train", and chains from data start there (or at the first split there is).
     chains, temperatures : int
         Of AIS and of reverse AIS; see `gibbsian.evaluators.partition`.
-    mixing_steps : int
-        Gibbs steps of the noise- and of the data-started chains whose energies are compared, and
-        whose last states start reverse AIS.
+    mixing_steps : int, optional
+        Steps of the noise- and of the data-started chains that the certificate compares, and whose last
+        states start reverse AIS. Unless given, twice `drift_steps`, the first half being left out, or as
+        many as a few minutes allow.
     limit_bits : float
         log Z is also exact where one side of the machine has at most 2**limit_bits states.
+    ladder_steps : int, optional
+        Steps of tempering, for log Z and for starts of reverse AIS at equilibrium: see `partition`; 0
+        leaves it out.
+    sampler : Sampler, optional
+        Of the compared chains; block Gibbs unless given.
     pseudo_rows : int, optional
         Most rows of each split, drawn at random, for the pseudo-likelihood; unless given, as many as
         a few seconds allow, and 1,000 at most.
@@ -143,9 +161,8 @@ def evaluate(
         The reference machine, in place of one fitted here.
     dequantisation : str, optional
         The noise that was added to real-valued columns, in words.
-    held_out_margin, training_steps
-        Of the certificate: see `gibbsian.evaluators.certify`. It looks for drift over the last half of
-        `mixing_steps`, 10,000 steps at most.
+    drift_steps, held_out_margin, training_steps
+        Of the certificate: see `gibbsian.evaluators.certify`.
     generator : torch.Generator or int
         Source of randomness, or a seed.
     progress : callable, optional
@@ -159,6 +176,10 @@ def evaluate(
         If a setting is impossible, or the machine has no finite log Z.
     """
     chains = whole(chains, "The number of chains")
+    check_margins(held_out_margin)
+    drift_steps = whole(drift_steps, "The steps without drift", 2)
+    if mixing_steps is None:
+        mixing_steps = _affordable_steps(machine, chains, 2 * drift_steps)
     mixing_steps = whole(mixing_steps, "The number of mixing steps")
     splits = _splits(machine, rows)
     pseudo_rows = _affordable_rows(machine) if pseudo_rows is None else max(pseudo_rows, 1)
@@ -166,17 +187,16 @@ def evaluate(
     first = next(iter(splits.values()))
     base = reference
     if base is None:
-        stats = data_statistics(machine.layers[0], first.split(_CHUNK))
-        base = fit_reference(machine, stats)
+        base = fit_reference(machine, data_statistics(machine.layers[0], first.split(_CHUNK)))
     choice = observables(first) if len(first) > 1 else None
     traces = run_chains(
         machine, chains, mixing_steps, data=first, record=RECORDED, generator=generator,
-        progress=progress, observe=choice,
+        sampler=sampler, progress=progress, observe=choice,
     )  # fmt: skip
     z = partition(
         machine, first, reference=base, chains=chains, temperatures=temperatures,
         starts={k: t.state.layers for k, t in traces.items()}, equilibrate=mixing_steps,
-        limit_bits=limit_bits, generator=generator, progress=progress,
+        limit_bits=limit_bits, ladder_steps=ladder_steps, generator=generator, progress=progress,
     )  # fmt: skip
     found = {
         k: _split(machine, x, z, pseudo_rows, dequantisation, generator) for k, x in splits.items()
@@ -186,11 +206,26 @@ def evaluate(
     if choice is not None:
         certificate = certify(
             machine, splits, traces=traces, choice=choice, held_out_margin=held_out_margin,
-            drift_steps=min(DRIFT_STEPS, max(mixing_steps // 2, 2)), training_steps=training_steps,
+            drift_steps=drift_steps, training_steps=training_steps, equilibrium=_equilibrium(z),
             generator=generator,
         )  # fmt: skip
     words = tuple(_words(machine, z, mixing, certificate))
     return Evaluation(found, z, mixing, traces, _gap(machine, splits), words, certificate)
+
+
+def _equilibrium(z: Partition) -> Tensor | None:
+    """Return samples of the ladder's top, where nothing speaks against it."""
+    if z.ladder is None or z.ladder_doubt is not None or z.ladder.chains < _LEAST_CHAINS:
+        return None
+    return z.ladder.samples
+
+
+def _affordable_steps(machine: BoltzmannMachine, chains: int, wanted: int) -> int:
+    """Return `wanted` steps of chains of both kinds, or as many as `_AFFORDABLE` products allow."""
+    sizes = machine.sizes
+    products = 2 * sum(a * b for a, b in pairwise(sizes)) + _UNITS * sum(sizes)
+    most = int(_AFFORDABLE / (2 * chains * products))
+    return min(wanted, max(most, _FEWEST))
 
 
 def _splits(machine: BoltzmannMachine, rows: Mapping[str, Tensor] | Tensor) -> dict[str, Tensor]:
@@ -251,16 +286,28 @@ def _words(
     machine: BoltzmannMachine, z: Partition, mixing: Mixing, certificate: Certificate | None
 ) -> list[str]:
     words = [*z.words(), *mixing.words()]
-    if z.exact is None and z.converged and not mixing.mixed:
+    believed = z.believed
+    if believed is not None and believed.name == "ais" and not mixing.mixed:
         words.append(
             "Reverse AIS started from chains that are not certified as mixed, so the likelihood may "
             "be lower than its bounds say: a mode that no chain has visited is missing from both."
         )
+    if believed is not None and believed.name == "ladder" and _apart(mixing):
+        words.append(
+            "Chains from data are elsewhere than chains from noise, and if the ladder found no more than "
+            "these, a mode is missing from its log Z and the likelihood is lower."
+        )
     if certificate is not None:
         words.append(certificate.words[0])
+        if certificate.decides is not None:
+            words.append(certificate.decides)
     if len(machine.layers) != 2:
         words.append(
             f"The likelihood of rows is left out: under {len(machine.layers) - 1} hidden layers it "
             "needs a variational bound, which this version does not have."
         )
     return words
+
+
+def _apart(mixing: Mixing) -> bool:
+    return mixing.comparison is not None and mixing.comparison.verdict == "different"

@@ -1,6 +1,5 @@
 """The likelihood of rows, between two bounds: mean LL = −⟨F⟩ − log Z."""
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -12,121 +11,21 @@ from torch import Generator, Tensor
 from gibbsian.arguments import whole
 from gibbsian.errors import GibbsianError
 from gibbsian.evaluators import exact as enumeration
-from gibbsian.evaluators.ais import Estimate, ais, reverse_ais
+from gibbsian.evaluators.ais import ais, reverse_ais
+from gibbsian.evaluators.belief import Belief, Partition
 from gibbsian.evaluators.blocks import check_states
+from gibbsian.evaluators.bridge import Ladder, ladder_log_z
 from gibbsian.evaluators.free_energy import check_rows, free_energies
 from gibbsian.evaluators.schedule import adapted
 from gibbsian.machine import BoltzmannMachine, State
+from gibbsian.path import BaseRatePath
 from gibbsian.path import reference as fit_reference
 from gibbsian.samplers import Gibbs, run, start
 from gibbsian.samplers.base import as_generator
-
-# Two bounds further apart than this, in nats, do not say what log Z is.
-LARGEST_GAP = 0.5
-# An estimate that rests on fewer effective chains than this has no error bar worth the name.
-LOWEST_ESS = 10.0
+from gibbsian.samplers.ladder import place
 
 StageProgress = Callable[[str, float], None]
-
-
-@dataclass(frozen=True)
-class Partition:
-    """What is known of a machine's log Z.
-
-    Attributes
-    ----------
-    exact : float or None
-        By enumeration, where the machine is small enough.
-    ais : Estimate or None
-        Forward: a lower bound on average, so an optimistic likelihood.
-    reverse : mapping of str to Estimate
-        Reverse, from "data"-started and from "noise"-started chains: upper bounds on average,
-        conditional on these chains being at equilibrium.
-    equilibration : int or None
-        Gibbs steps the reverse chains had made before.
-    """
-
-    exact: float | None
-    ais: Estimate | None
-    reverse: Mapping[str, Estimate]
-    equilibration: int | None = None
-
-    @property
-    def log_z(self) -> float:
-        """The value to use where one is needed: exact if known, else forward AIS."""
-        if self.exact is not None:
-            return self.exact
-        if self.ais is None:
-            raise GibbsianError("No estimate of log Z was made; ask for the exact one or for AIS.")
-        return self.ais.log_z
-
-    @property
-    def gaps(self) -> dict[str, float]:
-        """Upper minus lower bound on log Z in nats, for each kind of start of the reverse chains."""
-        if self.ais is None:
-            return {}
-        return {k: e.log_z - self.ais.log_z for k, e in self.reverse.items()}
-
-    @property
-    def converged(self) -> bool:
-        """Whether log Z is exact, or the bounds and the effective numbers of chains allow belief."""
-        return self.exact is not None or not (self._doubts() or self.ais is None)
-
-    def words(self) -> list[str]:
-        """Say in plain sentences what the numbers are worth."""
-        if self.exact is not None:
-            return ["log Z is exact, by enumeration, so the bounds serve for comparison only."]
-        if self.ais is None:
-            return []
-        doubts = self._doubts()
-        if doubts:
-            return [f"Not converged: {d}" for d in doubts]
-        widest = max((abs(g) for g in self.gaps.values()), default=0.0)
-        fewest = min(e.ess for e in (self.ais, *self.reverse.values()))
-        return [
-            "Converged, on condition that the reverse chains started at equilibrium: the bounds on "
-            f"log Z lie within {widest:.2f} nat of each other, on at least {fewest:.0f} effective "
-            f"chains of {self.ais.chains}."
-        ]
-
-    def _doubts(self) -> list[str]:
-        forward, found = self.ais, []
-        if forward is None:
-            return found
-        for k, gap in self.gaps.items():
-            error = math.hypot(self.reverse[k].standard_error, forward.standard_error)
-            if gap > LARGEST_GAP:
-                found.append(
-                    f"AIS and reverse AIS from {k}-started chains differ by {gap:.2f} nats (more than "
-                    f"{LARGEST_GAP}); use more temperatures, and longer chains before."
-                )
-            elif gap < -LARGEST_GAP and gap < -3 * error:
-                found.append(
-                    f"reverse AIS from {k}-started chains lies {-gap:.2f} nats on the wrong side of "
-                    "AIS, so these chains were not at equilibrium; run them longer before."
-                )
-            elif gap < -LARGEST_GAP:
-                found.append(
-                    f"AIS and reverse AIS from {k}-started chains crossed by {-gap:.2f} nats, with a "
-                    f"standard error of {error:.2f}; use more temperatures or more chains."
-                )
-        named = {"AIS": forward} | {f"reverse AIS from {k}": e for k, e in self.reverse.items()}
-        for k, e in named.items():
-            if e.ess < min(LOWEST_ESS, e.chains / 2):
-                found.append(
-                    f"{k} rests on {e.ess:.1f} effective chains of {e.chains}; use more temperatures."
-                )
-        return found
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
-        out: dict[str, Any] = {
-            "exact": self.exact,
-            "ais": self.ais.as_dict() if self.ais else None,
-            "converged": self.converged,
-            "equilibration_steps": self.equilibration,
-        }
-        return out | {f"reverse_ais_{k}": e.as_dict() for k, e in self.reverse.items()}
+_LEAST_STEPS, _MOST_STEPS = 20, 5_000  # of the ladder
 
 
 def partition(
@@ -140,10 +39,13 @@ def partition(
     starts: Mapping[str, State] | None = None,
     limit_bits: float = 20,
     sampled: bool = True,
+    ladder_steps: int | None = None,
     generator: Generator | int | None = None,
     progress: StageProgress | None = None,
 ) -> Partition:
-    """Find log Z of a machine of any depth: exactly where small, and between two bounds.
+    """Find log Z of a machine of any depth: exactly where small, by a ladder, and between two bounds.
+
+    What came out says which of them to believe: see `Partition.believed`.
 
     Parameters
     ----------
@@ -162,6 +64,10 @@ def partition(
         log Z is enumerated as well where one side has at most 2**limit_bits states.
     sampled : bool
         False asks for the enumeration alone.
+    ladder_steps : int, optional
+        Steps of tempering, whose rungs give log Z (`ladder_log_z`) and whose top gives reverse AIS
+        starts at equilibrium. Unless given, as many as cost twice what AIS does, from 20 to 5,000; 0
+        leaves tempering out.
     generator : torch.Generator or int
         Source of randomness, or a seed.
     progress : callable, optional
@@ -186,11 +92,33 @@ def partition(
     if starts is None:
         starts = {k: _equilibrated(machine, chains, k, equilibrate, generator, data)
                   for k in ("data", "noise")}  # fmt: skip
+    ladder = _ladder(machine, base, chains, temperatures, ladder_steps, generator, progress)
+    if ladder is not None:
+        starts = {**starts, "ladder": ladder.state}
     backward = {
         k: reverse_ais(machine, base, s, betas, generator, _told(progress, f"reverse AIS from {k}"))
         for k, s in starts.items()
     }
-    return Partition(exact, forward, backward, equilibrate)
+    return Partition(exact, forward, backward, equilibrate, ladder)
+
+
+def _ladder(
+    machine: BoltzmannMachine,
+    base: BoltzmannMachine,
+    chains: int,
+    temperatures: int,
+    steps: int | None,
+    generator: Generator,
+    progress: StageProgress | None,
+) -> Ladder | None:
+    """Run tempering for as long as was asked for, or as costs twice what AIS does."""
+    if steps is not None and whole(steps, "The number of steps of the ladder", 0) == 0:
+        return None
+    levels = place(BaseRatePath(base, machine), None, generator)
+    if steps is None:
+        steps = min(max(2 * temperatures // len(levels), _LEAST_STEPS), _MOST_STEPS)
+    told = _told(progress, "tempering")
+    return ladder_log_z(machine, base, chains, levels, max(steps, 2), generator, progress=told)
 
 
 def _told(progress: StageProgress | None, stage: str) -> Callable[[float], None] | None:
@@ -218,7 +146,7 @@ class LogLikelihood:
     Attributes
     ----------
     mean : float
-        Mean over rows with the best log Z there is: exact, else forward AIS (optimistic).
+        Mean over rows with the log Z to believe, or by forward AIS (optimistic) where there is none.
     standard_error : float
         Of the mean over rows (NaN for a single row); that of log Z is apart, in `partition`.
     rows : Tensor (rows,)
@@ -243,6 +171,23 @@ class LogLikelihood:
         return None if estimate is None else -self.mean_free_energy - estimate.log_z
 
     @property
+    def ladder(self) -> float | None:
+        """Mean with log Z by tempering and bridges."""
+        ladder = self.partition.ladder
+        return None if ladder is None else -self.mean_free_energy - ladder.log_z
+
+    @property
+    def believed(self) -> Belief | None:
+        """Mean with the log Z to believe, and the interval that log Z leaves it; None without one.
+
+        The error of a mean over few rows, `standard_error`, comes on top.
+        """
+        known, free = self.partition.believed, self.mean_free_energy
+        if known is None:
+            return None
+        return Belief(known.name, -free - known.value, -free - known.high, -free - known.low)
+
+    @property
     def reverse(self) -> dict[str, float]:
         """Mean with log Z by reverse AIS: pessimistic on average, by start of the chains."""
         found = self.partition.reverse.items()
@@ -252,7 +197,10 @@ class LogLikelihood:
         """Return plain values for JSON; `reverse_ais` is the lowest of the reverse ones."""
         p, reverse, gaps = self.partition, self.reverse, self.partition.gaps
         exact = None if p.exact is None else -self.mean_free_energy - p.exact
+        believed = self.believed
         out: dict[str, Any] = {
+            "believed": believed.as_dict() if believed else None,
+            "ladder": self.ladder,
             "ais": self.ais,
             "reverse_ais": min(reverse.values(), default=None),
             "gap": max(gaps.values(), default=None),
@@ -261,7 +209,7 @@ class LogLikelihood:
             "converged": p.converged,
             "rows": len(self.rows),
             "standard_error_rows": self.standard_error if len(self.rows) > 1 else None,
-            "standard_error_log_z": p.ais.standard_error if p.ais else None,
+            "standard_error_log_z": p.standard_error,
             "units": self.units,
         }
         for k, value in reverse.items():

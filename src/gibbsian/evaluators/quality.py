@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 
 from gibbsian.errors import GibbsianError
 
-_MOST = 1_000  # rows of each set that distances are taken of
+MOST = 1_000  # rows of each set that distances are taken of
 _TIE = 1e-5  # distances closer than this, relative to their scale, are equal
 
 
@@ -69,7 +69,7 @@ def adversarial_accuracy(
     """
     from sklearn.neighbors import NearestNeighbors
 
-    n = min(len(rows), len(samples), _MOST)
+    n = min(len(rows), len(samples), MOST)
     real, made = _some(rows, n, seed), _some(samples, n, seed + 1)
     own, other, apart = [], [], []
     for x, y in ((real, made), (made, real)):
@@ -142,7 +142,7 @@ def privacy(
     GibbsianError
         If any set has fewer than 4 rows.
     """
-    n = min(len(train), len(test), len(samples), _MOST)
+    n = min(len(train), len(test), len(samples), MOST)
     made = torch.from_numpy(_some(samples, n, seed))
     both = [torch.from_numpy(_some(x, n, seed + 1)) for x in (train, test)]
     near, far = (adversarial_accuracy(x, made, seed) for x in both)
@@ -205,7 +205,7 @@ def coverage(
     from sklearn.metrics import pairwise_distances
     from sklearn.neighbors import NearestNeighbors
 
-    n = min(len(rows), len(samples), _MOST)
+    n = min(len(rows), len(samples), MOST)
     if n <= k:
         raise GibbsianError(f"Balls to the neighbour number {k} need more rows than {n}.")
     real, made = _some(rows, n, seed), _some(samples, n, seed + 1)

@@ -16,6 +16,7 @@ import numpy as np
 
 from gibbsian.errors import GibbsianError
 from gibbsian.plots.charts import energy_chains, learning_curves, likelihood_bounds, study
+from gibbsian.plots.ladders import ladder, log_z_along, mixing
 from gibbsian.plots.pictures import (
     _SEPARATOR,
     Array,
@@ -41,10 +42,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
+    "along_ladder",
     "energy_chains",
     "filters",
+    "ladder",
     "learning_curves",
     "likelihood_bounds",
+    "log_z_along",
+    "mixing",
     "reconstructions",
     "samples_and_neighbours",
     "save",
@@ -282,6 +287,52 @@ def strip(
     pitch = grey.shape[2] * scale + 2 * _FRAME + _GAP
     centres = [((t + 0.5) * pitch - _GAP / 2, label) for t, label in enumerate(labels)]
     return _picture(sheet, title=title, columns=centres)
+
+
+@_styled
+def along_ladder(
+    samples: Array, labels: Sequence[str], image_shape: ImageShape, *,
+    normalise: Normalise = "unit", most: int = 12,
+) -> "Figure":  # fmt: skip
+    """Show samples of each level of a ladder, a line a level, from the reference down to the machine.
+
+    Parameters
+    ----------
+    samples
+        States ``(levels, n, d)``.
+    labels
+        A name for each level.
+    image_shape
+        Of the rows; None shows heat-maps, one a level.
+    most
+        Levels shown; of more, as many at even distances, both ends among them.
+
+    Raises
+    ------
+    GibbsianError
+        If samples and labels differ in length, or the states are not of the image shape.
+    """
+    values = _numbers(samples, "states")
+    if values.ndim < 3 or len(values) != len(labels):
+        raise GibbsianError(
+            f"A ladder needs states (levels, n, d) and a label each, not states {values.shape} and"
+            f" {len(labels)} labels."
+        )
+    shown = np.unique(np.linspace(0, len(values) - 1, min(max(most, 2), len(values))).round())
+    values, names = values[shown.astype(int)], [labels[int(i)] for i in shown]
+    levels, n = values.shape[:2]
+    cells = _cells(values.reshape(levels * n, -1), image_shape)
+    limits = _limits(cells, normalise)
+    title = "Samples along the ladder"
+    if image_shape is None:
+        states = cells[:, 0].reshape(levels, n, -1)
+        return _heat(list(zip(names, states, strict=True)), limits, row="chain", title=title)
+    grey = _grey(cells, limits)
+    scale = _fit(grey.shape[2], n, _label_width(names))
+    sheet = _sheet(grey, n, scale)
+    pitch = grey.shape[1] * scale + 2 * _FRAME + _GAP
+    rows = [((i + 0.5) * pitch - _GAP / 2, name) for i, name in enumerate(names)]
+    return _picture(sheet, title=title, rows=rows)
 
 
 @_styled

@@ -203,6 +203,7 @@ def likelihood_bounds(
     reverse: Interval | None,
     *,
     reverse_from_noise: Interval | None = None,
+    ladder: Interval | None = None,
     exact: Number | None = None,
     rows: str = "test rows",
 ) -> "Figure":
@@ -216,6 +217,8 @@ def likelihood_bounds(
     ais, reverse, reverse_from_noise
         ``(value, low, high)`` in nats per row; ``reverse`` from data-started chains. None, or a
         value that is not finite, is shown as "not measured".
+    ladder
+        The same by tempering and a bridge on each rung; left out unless given.
     exact
         The exact value in nats per row, if it could be enumerated.
     rows
@@ -236,6 +239,9 @@ def likelihood_bounds(
     if reverse_from_noise is not None:
         entries[1] = ("Reverse AIS", "chains from data", reverse, ORANGE)
         entries.append(("Reverse AIS", "chains from noise", reverse_from_noise, GREEN))
+    bounds = len(entries)
+    if ladder is not None:
+        entries.append(("Ladder", "tempering", ladder, INK))
     known = [e[2] if e[2] is not None and math.isfinite(e[2][0]) else None for e in entries]
     values = [interval[0] for interval in known if interval is not None]
     if not values:
@@ -243,9 +249,11 @@ def likelihood_bounds(
     figure = Figure(figsize=(WIDTH, 0.55 * len(entries) + 1.0), layout="constrained")
     axes = figure.subplots()
     title, notes = [], []
-    if known[0] is not None and len(values) > 1:
-        axes.axvspan(min(values), max(values), color=HAIRLINE, alpha=0.8, linewidth=0, zorder=0)
-        title.append(f"Gap {known[0][0] - min(values[1:]):.2f} nats")
+    below = [interval[0] for interval in known[1:bounds] if interval is not None]
+    if known[0] is not None and below:
+        ends = [known[0][0], *below]
+        axes.axvspan(min(ends), max(ends), color=HAIRLINE, alpha=0.8, linewidth=0, zorder=0)
+        title.append(f"Gap {known[0][0] - min(below):.2f} nats")
     if exact is not None:
         axes.axvline(exact, color=INK, linewidth=1.2, linestyle=(0, (3, 2)))
         title.append(f"exact value {exact:.2f} (dashed)")
