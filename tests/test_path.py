@@ -47,9 +47,16 @@ def test_reference_has_the_datas_moments_and_no_couplings(name):
     base = reference(target, x)
     assert all(torch.equal(before[k], p) for k, p in target.state_dict().items())
     assert not any(bool(c.weight.any()) for c in base.joints)
-    for ours, theirs in zip(base.layers[1:], target.layers[1:], strict=True):
-        for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
-            assert torch.equal(a, b), "the hidden units keep their own parameters"
+    state = x.mean(dim=0)
+    for i, joint in enumerate(target.joints):
+        field, ours, theirs = joint.up(state), base.layers[i + 1], target.layers[i + 1]
+        with torch.no_grad():
+            state = unit.mean(theirs, field)
+        for (k, a), b in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+            if k.endswith("bias"):
+                torch.testing.assert_close(a, b + field)
+            else:
+                assert torch.equal(a, b), "the hidden units keep their other parameters"
     with torch.no_grad():
         mean = unit.mean(base.layers[0], torch.zeros(target.sizes[0]).double())
     torch.testing.assert_close(mean, x.mean(dim=0), rtol=0.01, atol=0.01)

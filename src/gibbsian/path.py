@@ -70,10 +70,11 @@ def fit_units(units: Units, mean: Mapping[str, Tensor], rows: int) -> None:
 def reference(
     machine: BoltzmannMachine, data: Float[Tensor, "rows n"] | tuple[Mapping[str, Tensor], int]
 ) -> BoltzmannMachine:
-    """Build the reference machine: W = 0, visible units fitted to the data, the others as they are.
+    """Build the reference machine: W = 0, visible units fitted to the data, the others as the data see them.
 
-    Its samples are exact and its log Z is known. `data` are rows, or what `data_statistics`
-    returned for them.
+    Hidden units keep their parameters, but for biases that gain the field Wᵀ⟨v⟩ of the data's mean (and so on
+    upwards): on the way to the machine, couplings then only replace a mean field by the true one. Its samples
+    are exact and its log Z is known. `data` are rows, or what `data_statistics` returned for them.
     """
     base = copy.deepcopy(machine)
     stats = data if isinstance(data, tuple) else data_statistics(base.layers[0], [data])
@@ -81,7 +82,26 @@ def reference(
     with torch.no_grad():
         for c in base.joints:
             c.weight.zero_()
+    settle(base, machine, stats[0])
     return base
+
+
+@torch.no_grad()
+def settle(base: BoltzmannMachine, machine: BoltzmannMachine, mean: Mapping[str, Tensor]) -> None:
+    """Give a reference the hidden layers of the machine, in the field of the layers below at their means.
+
+    `mean` are the mean statistics of the visible layer, of the data.
+    """
+    state = unit.state_mean(machine.layers[0], mean).to(next(machine.parameters()))
+    for ours, theirs, joint in zip(
+        base.layers[1:], machine.layers[1:], machine.joints, strict=True
+    ):
+        ours.load_state_dict(theirs.state_dict())
+        field = joint.up(state)
+        leaves = unit.leaves(ours)
+        for leaf, part in zip(leaves, field.split([m.size for m in leaves]), strict=True):
+            leaf.get_parameter("bias").add_(part)
+        state = unit.mean(theirs, field)
 
 
 class BaseRatePath:

@@ -14,7 +14,7 @@ from gibbsian.machine import BoltzmannMachine
 from gibbsian.path import BaseRatePath
 from gibbsian.report_page import Section
 from gibbsian.samplers import Tempering, run
-from gibbsian.samplers.tempering import levels_of
+from gibbsian.samplers.replica import levels_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

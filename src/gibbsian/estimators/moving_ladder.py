@@ -10,7 +10,9 @@ from gibbsian.arguments import whole
 from gibbsian.errors import TrainingError
 from gibbsian.estimators.chains import check_memory
 from gibbsian.machine import BoltzmannMachine, Clamps
+from gibbsian.path import BaseRatePath
 from gibbsian.samplers import ChainState, Info, Sampler, Tempering
+from gibbsian.samplers.ladder import place
 
 # Levels are placed anew after at least so many steps, and then after so large a share of the steps made.
 _FIRST, _SHARE = 100, 0.1
@@ -37,7 +39,7 @@ class MovingLadder(Sampler):
     draws_visible = False
 
     def __init__(self, rows: Float[Tensor, "rows n"], levels: int | None = None) -> None:
-        self._tempering = Tempering(rows, levels)
+        self._tempering = _Untried(rows, levels)
 
     def init(
         self, machine: BoltzmannMachine, visible: Float[Tensor, "chains n"],
@@ -73,6 +75,13 @@ class MovingLadder(Sampler):
             for k, t in state.extra.items() if k.startswith("lower_")
         }  # fmt: skip
         return ChainState(state.layers, {**made.extra, **lower})
+
+
+class _Untried(Tempering):
+    """Tempering whose levels are placed by the pilot alone: trials would cost as much as many updates."""
+
+    def placed(self, path: BaseRatePath, generator: Generator | None) -> list[float]:
+        return place(path, self.levels, generator)
 
 
 def check_levels(levels: int | None) -> int | None:

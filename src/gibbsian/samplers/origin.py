@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gibbsian.machine import BoltzmannMachine
-from gibbsian.path import BaseRatePath, check_start, data_statistics, reference
+from gibbsian.path import BaseRatePath, check_start, data_statistics, reference, settle
 from gibbsian.samplers.base import as_rows
 
 
@@ -18,7 +18,7 @@ class Origin:
     ----------
     given : BoltzmannMachine or Tensor (rows, visible)
         A machine with W = 0, or data rows that the visible units of one are fitted to; its other units are
-        then the machine's own.
+        then the machine's own, in the field of the data's mean.
     what : str
         Whose it is, for the sentence that refuses anything else.
 
@@ -46,10 +46,9 @@ class Origin:
         path = self._known
         if path is None or path.target is not machine or not _alike(path.start, machine):
             path = BaseRatePath(self._start(machine), machine)
-        if self._rows is not None:
+        if self._statistics is not None:
             # Nothing is kept of the machine that the rows were first seen with, so runs resume bit for bit.
-            for ours, theirs in zip(path.start.layers[1:], machine.layers[1:], strict=True):
-                ours.load_state_dict(theirs.state_dict())
+            settle(path.start, machine, self._statistics[0])
         path.refresh()
         self._known = path
         return path
