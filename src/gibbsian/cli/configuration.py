@@ -30,7 +30,7 @@ _LOAD = {
 }  # fmt: skip
 _DIRECT = {
     "batch_size": (int,), "epochs": (int,), "updates": (int,), "lr": _NUMBER, "optimizer": _WORD,
-    "schedule": _WORD, "l1": _NUMBER, "l2": _NUMBER, "center": _FLAG, "average": _NUMBER,
+    "schedule": _WORD, "l1": _NUMBER, "l2": _NUMBER, "center": _FLAG, "whiten": _NUMBER, "average": _NUMBER,
     "weights": _WORD, "seed": (int,), "device": _WORD, "threads": (int,), "log_every": (int,),
     "log_epochs": (int,), "checkpoint_every": (int,), "keep_last": (int,), "keep_every": (int,),
     "patience": (int,), "tolerance": _NUMBER, "precision": _WORD, "save_trajectory": _FLAG,
