@@ -104,7 +104,8 @@ def two_valleys():
 def test_the_ladder_is_right_where_chains_from_one_valley_are_wrong():
     """Reverse AIS from stuck chains agrees with nothing; the ladder's top starts it rightly."""
     machine = two_valleys()
-    base = reference(machine, rows(machine, 200))
+    x = rows(machine, 200)
+    base = reference(machine, torch.cat([x, -x]))  # of mean 0: no valley is favoured
     stuck = {"data": (-torch.ones(40, 8), -torch.ones(40, 6))}
     found = partition(
         machine, rows(machine, 20), reference=base, chains=40, temperatures=400, starts=stuck,
