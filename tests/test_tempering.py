@@ -14,7 +14,7 @@ from gibbsian.errors import DataError, GibbsianError
 from gibbsian.machine import Clamp
 from gibbsian.path import BaseRatePath, reference
 from gibbsian.samplers import Gibbs, Tempering, annealed, ladder, run, sample
-from gibbsian.samplers.tempering import levels_of
+from gibbsian.samplers.replica import levels_of
 from gibbsian.testing.agreement import Agreement
 from gibbsian.testing.samplers import compare_states
 from gibbsian.units import Bernoulli, Gaussian, Softmax, Spin
@@ -85,10 +85,10 @@ def _level_agreement(sampler, machine, path, chains: int = 4000) -> list[float]:
 class Wrong(Tempering):
     """Tempering whose swaps see another Δ."""
 
-    def _swap(self, path, betas, rows, fields, generator):
-        path = copy.copy(path)
-        path.gain = lambda *a, right=path.gain: self.factor * right(*a)
-        return ladder.exchange(path, betas, rows, fields, generator)
+    def _swap(self, levels, rows, fields, generator):
+        levels.path = copy.copy(levels.path)
+        levels.path.gain = lambda *a, right=levels.path.gain: self.factor * right(*a)
+        return ladder.exchange(levels, rows, fields, generator)
 
 
 class Turned(Wrong):
@@ -106,10 +106,8 @@ class Always(Wrong):
 class WithoutFields(Tempering):
     """The fields are not swapped along with the states, so odd layers come from other rows."""
 
-    def _swap(self, path, betas, rows, fields, generator):
-        return ladder.exchange(
-            path, betas, rows, {i: f.clone() for i, f in fields.items()}, generator
-        )
+    def _swap(self, levels, rows, fields, generator):
+        return ladder.exchange(levels, rows, {i: f.clone() for i, f in fields.items()}, generator)
 
 
 @pytest.mark.parametrize(

@@ -4,16 +4,26 @@
 >>> machine = gb.rbm(visible=64, hidden=32)
 """
 
-from gibbsian import data
+from gibbsian import data, trajectory
 from gibbsian.assessment import certify, evaluate
 from gibbsian.connections import Connection, Dense
 from gibbsian.errors import DataError, GibbsianError, GibbsianWarning, RunError, TrainingError
 from gibbsian.estimators import CD, FPCD, PCD, PTT, Estimator, Jarzynski
 from gibbsian.machine import BoltzmannMachine, Clamp
 from gibbsian.models import gaussian_rbm, hopfield, layered, rbm, read, relu_rbm, save, softmax_rbm
-from gibbsian.samplers import Gibbs, Langevin, RatesFPCD, Sampler, Tempering, annealed, sample
+from gibbsian.samplers import (
+    Gibbs,
+    Langevin,
+    RatesFPCD,
+    Sampler,
+    Tempering,
+    TrajectoryTempering,
+    annealed,
+    sample,
+)
 from gibbsian.settings import Settings
 from gibbsian.trained import Trained, load, resume, train
+from gibbsian.trajectory import Trajectory
 from gibbsian.units import Bernoulli, Binomial, Gaussian, Mixed, ReLU, Softmax, Spin, Units
 
 __version__ = "0.1.0"
@@ -22,7 +32,7 @@ __all__ = [
     "CD", "FPCD", "PCD", "PTT", "Bernoulli", "Binomial", "BoltzmannMachine", "Clamp", "Connection",
     "DataError", "Dense", "Estimator", "Gaussian", "Gibbs", "GibbsianError", "GibbsianWarning",
     "Jarzynski", "Langevin", "Mixed", "RatesFPCD", "ReLU", "RunError", "Sampler", "Settings",
-    "Softmax", "Spin", "Tempering", "Trained", "TrainingError", "Units", "annealed", "certify", "data",
-    "evaluate", "gaussian_rbm", "hopfield", "layered", "load", "rbm", "read", "relu_rbm", "resume",
-    "sample", "save", "softmax_rbm", "train",
+    "Softmax", "Spin", "Tempering", "Trained", "TrainingError", "Trajectory", "TrajectoryTempering",
+    "Units", "annealed", "certify", "data", "evaluate", "gaussian_rbm", "hopfield", "layered", "load",
+    "rbm", "read", "relu_rbm", "resume", "sample", "save", "softmax_rbm", "train", "trajectory",
 ]  # fmt: skip

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gibbsian import units as families
+from gibbsian.arguments import whole
 from gibbsian.connections import Scaled
 from gibbsian.errors import DataError, GibbsianError
 from gibbsian.machine import BoltzmannMachine, State
@@ -235,6 +236,23 @@ def check_levels(betas: Sequence[float] | Tensor) -> list[float]:
             f"[0, 0.5, 1], and {betas!r:.60} are not."
         )
     return values
+
+
+def levels_or_number(
+    levels: int | Sequence[float] | None, what: str
+) -> tuple[int | None, list[float] | None]:
+    """Return how many levels a ladder should have, or the values of β that were given; None for the other.
+
+    Raises
+    ------
+    GibbsianError
+        If they are fewer than two, or do not rise from 0 to 1.
+    """
+    if levels is None:
+        return None, None
+    if isinstance(levels, int):
+        return whole(levels, f"The number of levels of {what}", 2), None
+    return None, check_levels(levels)
 
 
 def _row(units: Units) -> Tensor:

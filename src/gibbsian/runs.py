@@ -1,4 +1,4 @@
-"""A run is a folder: ``config.toml``, ``metrics.jsonl`` and ``checkpoints/``; one writer at a time.
+"""A run is a folder: ``config.toml``, ``metrics.jsonl``, ``checkpoints/``, maybe ``trajectory/``; one writer at a time.
 
 ``config.toml`` is written last, so a folder is a run if and only if it has one.
 """
@@ -19,7 +19,7 @@ from gibbsian.checkpoint import Checkpoint
 from gibbsian.errors import GibbsianWarning, RunError, TrainingError
 
 _CONFIG, _METRICS, _CHECKPOINTS = "config.toml", "metrics.jsonl", "checkpoints"
-_REPORT = "report.html"
+_REPORT, _TRAJECTORY = "report.html", "trajectory"
 
 
 class Run:
@@ -56,6 +56,11 @@ class Run:
     def checkpoint_folder(self) -> Path:
         """The folder that `gibbsian.checkpoint.write` is given."""
         return self.path / _CHECKPOINTS
+
+    @property
+    def trajectory_folder(self) -> Path:
+        """The folder of the machines that `gibbsian.trajectory.load` reads."""
+        return self.path / _TRAJECTORY
 
     @property
     def checkpoints(self) -> list[int]:
@@ -134,7 +139,8 @@ class Run:
 
         Records of ``metrics.jsonl`` whose ``"step"`` lies after it are cut, and so are lines that
         are no records, such as the torn last one of a killed process; the file is replaced
-        atomically. Checkpoints after it, which belong to a future that is given up, are removed.
+        atomically. Checkpoints and machines of the trajectory after it, which belong to a future that is
+        given up, are removed.
 
         Raises
         ------
@@ -152,9 +158,10 @@ class Run:
         kept = [line for _, line, record in lines if record is not None and not after(record)]
         if len(kept) < len(lines):
             checkpoint.publish({self.path / _METRICS: b"".join(kept)})
-        for later in self.checkpoints:
-            if later > step:
-                checkpoint.drop(self.checkpoint_folder, later)
+        for folder in (self.checkpoint_folder, self.trajectory_folder):
+            for later in checkpoint.steps(folder):
+                if later > step:
+                    checkpoint.drop(folder, later)
 
     def lock(self) -> None:
         """Take the writer's lock of the folder, unless it is held already.
@@ -222,7 +229,7 @@ def create(
     config
         Everything needed to repeat the run, as `plain_config` takes it.
     overwrite : bool
-        Remove the configuration, metrics, checkpoints and report of the run that is there. Other
+        Remove the configuration, metrics, checkpoints, trajectory and report of the run that is there. Other
         files stay, and a folder that is not a run is never touched.
 
     Raises
@@ -244,8 +251,9 @@ def create(
             run.lock()
             _check_vacant(path, overwrite)  # another may have made a run before we had the lock
             (path / _REPORT).unlink(missing_ok=True)
-            for step in run.checkpoints:
-                checkpoint.drop(run.checkpoint_folder, step)
+            for folder in (run.checkpoint_folder, run.trajectory_folder):
+                for step in checkpoint.steps(folder):
+                    checkpoint.drop(folder, step)
             run.checkpoint_folder.mkdir(exist_ok=True)
         except OSError as error:
             raise _refused(path, error) from error

@@ -20,7 +20,7 @@ Bias = float | Sequence[float]
 _ENDLESS = float("inf")
 _COUNTS = (
     "epochs", "updates", "batch_size", "log_every", "log_epochs", "checkpoint_every", "keep_last",
-    "keep_every", "patience", "monitor_rows", "threads",
+    "keep_every", "patience", "monitor_rows", "threads", "trajectory_limit",
 )  # fmt: skip
 _NUMBERS = {
     "precision_lr": (0, _ENDLESS), "tolerance": (0, _ENDLESS), "scale": (0, _ENDLESS),
@@ -31,7 +31,7 @@ _KINDS: dict[str, tuple[type, str]] = {
         ("optimizer", "schedule", "weights", "monitor", "device", "precision"), (str, "a word")
     ),
     **dict.fromkeys(("optimizer_options", "schedule_options", "biases"), (Mapping, "a table")),
-    "center": (bool, "true or false"),
+    **dict.fromkeys(("center", "save_trajectory"), (bool, "true or false")),
 }
 
 
@@ -72,6 +72,10 @@ class Settings:
         Updates between checkpoints; about ten a run unless given.
     keep_last, keep_every
         Checkpoints kept: the last so many, and one at every multiple of `keep_every` updates.
+    save_trajectory : bool
+        Keep machines of the way in the run folder: see `gibbsian.recorder.TrajectoryRecorder`.
+    trajectory_limit : int
+        Most machines kept.
     patience, tolerance, monitor
         Stop early after `patience` records in which `monitor` fell by less than `tolerance`.
     monitor_rows : int
@@ -108,6 +112,8 @@ class Settings:
     checkpoint_every: int | None = None
     keep_last: int = 3
     keep_every: int | None = None
+    save_trajectory: bool = False
+    trajectory_limit: int = 50
     patience: int | None = None
     tolerance: float = 0.0
     monitor: str = "reconstruction_error.validation"

@@ -28,6 +28,7 @@ from gibbsian.moments import Moments
 from gibbsian.packing import pack
 from gibbsian.path import data_statistics
 from gibbsian.proper import Keeper
+from gibbsian.recorder import TrajectoryRecorder
 from gibbsian.regularizers import Penalty
 from gibbsian.runs import Run
 from gibbsian.samplers import ChainState
@@ -65,6 +66,8 @@ class Trainer:
         Updates done and to do.
     history : list of dict
         The records of metrics.
+    statistics : tuple
+        Mean statistics of the training data, and the number of rows: see `gibbsian.path.data_statistics`.
     monitored : dict of str to Tensor
         The rows of each split that metrics are taken on.
     """
@@ -89,6 +92,8 @@ class Trainer:
         if settings.patience is not None:
             stop = EarlyStopping(settings.monitor, settings.patience, settings.tolerance)
             self.callbacks.append(stop)
+        if settings.save_trajectory:
+            self.callbacks.append(TrajectoryRecorder(settings.trajectory_limit))
         self.epoch_length = data.batches_per_epoch(settings.batch_size)
         self.total = _updates(settings, self.epoch_length)
         self.step, self.stopped, self.history = 0, "", []
@@ -129,9 +134,10 @@ class Trainer:
         weights = self.data.train.weights
         self._mean_weight = 1.0 if weights is None else float(weights.mean())
         mean, count = data_statistics(machine.layers[0], self._checked_chunks(), weights)
+        self.statistics = ({k: t.to(like.device) for k, t in mean.items()}, count)
         initialise(
             machine, rows, weights=s.weights, scale=s.scale, generator=self.generator,
-            statistics=({k: t.to(like.device) for k, t in mean.items()}, count),
+            statistics=self.statistics,
             biases={int(k): v for k, v in s.biases.items()},
         )  # fmt: skip
         self.keeper.keep()

@@ -33,7 +33,8 @@ _DIRECT = {
     "schedule": _WORD, "l1": _NUMBER, "l2": _NUMBER, "center": _FLAG, "average": _NUMBER,
     "weights": _WORD, "seed": (int,), "device": _WORD, "threads": (int,), "log_every": (int,),
     "log_epochs": (int,), "checkpoint_every": (int,), "keep_last": (int,), "keep_every": (int,),
-    "patience": (int,), "tolerance": _NUMBER, "precision": _WORD,
+    "patience": (int,), "tolerance": _NUMBER, "precision": _WORD, "save_trajectory": _FLAG,
+    "trajectory_limit": (int,),
 }  # fmt: skip
 _OTHER = {
     "data": _WORD, "model": _WORD, "hidden": (int,), "method": _WORD, "optimizer_option": _PAIRS,
@@ -95,6 +96,8 @@ def _load(table: Mapping[str, Any]) -> dict[str, Any]:
 
 def _settings(table: Mapping[str, Any]) -> dict[str, Any]:
     settings = {k: table[k] for k in _DIRECT if k in table}
+    if "trajectory_limit" in table and not table.get("save_trajectory"):
+        raise GibbsianError("--trajectory-limit bounds what --save-trajectory keeps; give both.")
     for kind in ("optimizer", "schedule"):
         value = table.get(f"{kind}_option")
         if value:

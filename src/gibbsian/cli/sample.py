@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from gibbsian.samplers import Samples
     from gibbsian.trained import Trained
+    from gibbsian.trajectory import Trajectory
 
 NAME = "sample"
 EXAMPLES = """Examples:
@@ -24,12 +25,18 @@ gibbsian sample runs/digits --start test --steps 1000 --out walk.gif
 
 gibbsian sample runs/digits --sampler tempering --steps 500
 
+gibbsian sample runs/digits --sampler trajectory --steps 500
+
 gibbsian sample runs/digits -n 1000 --checkpoint 2000 --out samples.npz"""
 
-_SAMPLERS = ("gibbs", "tempering", "annealed", "langevin", "rates")
+_SAMPLERS = (
+    "gibbs", "tempering", "trajectory", "transitions", "annealed", "driven", "langevin", "rates",
+)  # fmt: skip
 _STARTS = ("noise", "reference", "data", "test")
 _FRAMES = 60
 _ROWS = 10_000
+# Percent of the steps after which a driven chain is plain Gibbs.
+_DRIVEN = 80
 
 
 def command(
@@ -39,10 +46,17 @@ def command(
         int, typer.Option(help="Steps of the sampler; temperatures, when annealed.", min=0)
     ] = 1000,
     sampler: Annotated[
-        str, typer.Option(help="gibbs, tempering, annealed, langevin or rates (rates-FPCD).")
+        str,
+        typer.Option(
+            help="gibbs, tempering, trajectory (of a run trained with --save-trajectory), transitions, "
+            "annealed, driven, langevin or rates (rates-FPCD)."
+        ),
     ] = "gibbs",
     levels: Annotated[
-        int | None, typer.Option(help="Levels of tempering; as many as needed unless given.", min=2)
+        int | None,
+        typer.Option(
+            help="Levels of tempering or transitions; as many as needed unless given.", min=2
+        ),
     ] = None,
     start: Annotated[str, typer.Option(help="noise, reference, data or test.")] = "noise",
     means: Annotated[
@@ -57,8 +71,9 @@ def command(
     """Sample from a run's machine by block Gibbs chains, tempering or annealing.
 
     Chains from noise know nothing of the data; reference starts at independent units fitted to the
-    data, data and test at training and test rows. Tempering and annealing climb to the machine from
-    independent units fitted to the training rows. An .npz file holds samples, their conditional means,
+    data, data and test at training and test rows. Tempering, transitions and annealing climb to the machine
+    from independent units fitted to the training rows, trajectory through machines that training passed.
+    Driven chains have random temperatures, which settle at 1 for the last fifth of the steps. An .npz file holds samples, their conditional means,
     and samples in the data's own columns as "original".
     """
     from gibbsian.trained import load
@@ -89,9 +104,9 @@ def _check(
         raise GibbsianError(f"--start takes {', '.join(_STARTS)}, not {start!r}.")
     if sampler not in _SAMPLERS:
         raise GibbsianError(f"--sampler takes {', '.join(_SAMPLERS)}, not {sampler!r}.")
-    if levels is not None and sampler != "tempering":
+    if levels is not None and sampler not in ("tempering", "transitions"):
         raise GibbsianError(
-            "--levels belongs to --sampler tempering; leave it out or name that one."
+            "--levels belongs to --sampler tempering or transitions; leave it out or name one of these."
         )
     if sampler != "annealed":
         return
@@ -122,6 +137,9 @@ def _found(
     kernels = {
         "gibbs": samplers.Gibbs,
         "tempering": lambda: samplers.Tempering(trained.reference, levels),
+        "trajectory": lambda: samplers.TrajectoryTempering(_trajectory(trained, seed)),
+        "transitions": lambda: samplers.TemperedTransitions(trained.reference, levels),
+        "driven": lambda: samplers.Driven(steps=_DRIVEN * steps // 100),
         "langevin": samplers.Langevin,
         "rates": lambda: samplers.RatesFPCD(_training_rows(trained, seed)),
     }
@@ -130,6 +148,14 @@ def _found(
         machine, n, steps, start="data" if start == "test" else start, generator=seed, sampler=kernel,
         data=_rows(trained, start, seed), record=record, precision=precision,
     )  # fmt: skip
+
+
+def _trajectory(trained: "Trained", seed: int) -> "Trajectory":
+    """Return the run's trajectory up to its machine, its levels placed for swaps of equal acceptance."""
+    from gibbsian import trajectory
+
+    found = trajectory.load(trained, trained.step).to(trained.machine)
+    return found.refined(generator=seed)
 
 
 def _frames(steps: int) -> list[int]:

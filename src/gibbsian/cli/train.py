@@ -134,6 +134,14 @@ _KeepLast = Annotated[int | None, _option("Newest checkpoints to keep.", _RUN, "
 _KeepEvery = Annotated[
     int | None, _option("Keep checkpoints at multiples of so many updates, too.", _RUN)
 ]
+_SaveTrajectory = Annotated[
+    bool | None,
+    typer.Option("--save-trajectory", help="Keep machines of the way, for --sampler trajectory.",
+                 rich_help_panel=_RUN, show_default=False),
+]  # fmt: skip
+_TrajectoryLimit = Annotated[
+    int | None, _option("Most machines of the trajectory on disk.", _RUN, "50")
+]
 _TensorBoard = Annotated[
     Path | None, _option("Folder for TensorBoard's event files.", _RUN, "none")
 ]
@@ -172,7 +180,8 @@ def command(
     out: _Out = None, device: _Device = None, precision: _Precision = None,
     threads: _Threads = None, log_every: _LogEvery = None, log_epochs: _LogEpochs = None,
     checkpoint_every: _CheckpointEvery = None, keep_last: _KeepLast = None,
-    keep_every: _KeepEvery = None, tensorboard: _TensorBoard = None, config: _Config = None,
+    keep_every: _KeepEvery = None, save_trajectory: _SaveTrajectory = None,
+    trajectory_limit: _TrajectoryLimit = None, tensorboard: _TensorBoard = None, config: _Config = None,
     resume: _Resume = False, checkpoint: _Checkpoint = None, overwrite: _Overwrite = False,
     quiet: _Quiet = False,
 ) -> None:  # fmt: skip

@@ -15,8 +15,10 @@ from gibbsian.errors import GibbsianError
 from gibbsian.evaluators.annealing import check_ends
 from gibbsian.machine import BoltzmannMachine, State
 from gibbsian.path import BaseRatePath
-from gibbsian.samplers import ChainState, Info, Tempering, run
+from gibbsian.samplers import ChainState, Info, Tempering, TrajectoryTempering, run
 from gibbsian.samplers.base import as_generator
+from gibbsian.samplers.replica import ReplicaExchange
+from gibbsian.trajectory import Trajectory
 
 _Z95 = 1.959964
 
@@ -51,7 +53,7 @@ class Ladder:
     low, high : float
         95 % interval. It holds the scatter between chains only: a mode that no level found is missing.
     betas : tuple of float
-        The levels.
+        The levels of a path; none for a trajectory.
     rungs : Tensor (levels − 1,)
         log Z_{i+1} − log Z_i, in float64.
     acceptance : Tensor (levels − 1,)
@@ -62,6 +64,8 @@ class Ladder:
         Chains of each level, and steps after the burn-in.
     state : tuple of Tensor (chains, n)
         States of the machine at the end, one tensor a layer: starts for `reverse_ais`.
+    updates : tuple of float
+        Where the machines of a trajectory stood, in updates; none for a path.
     """
 
     log_z: float
@@ -75,6 +79,13 @@ class Ladder:
     chains: int
     steps: int
     state: State
+    updates: tuple[float, ...] = ()
+
+    @property
+    def log_zs(self) -> Float[Tensor, " levels"]:
+        """Return log Z of every level in nats, the machine's own last, in float64."""
+        above = self.rungs.flip(0).cumsum(0).flip(0)
+        return self.log_z - torch.cat([above, above.new_zeros(1)])
 
     @property
     def samples(self) -> Float[Tensor, "chains visible"]:
@@ -111,6 +122,7 @@ class Ladder:
         )
         lists = {
             "betas": list(self.betas), "acceptance": self.acceptance.tolist(), "rungs": self.rungs.tolist(),
+            "updates": list(self.updates), "log_zs": self.log_zs.tolist(),
         }  # fmt: skip
         return {k: getattr(self, k) for k in names} | lists
 
@@ -153,7 +165,7 @@ def bar(
 
 def ladder_log_z(
     machine: BoltzmannMachine,
-    reference: BoltzmannMachine,
+    reference: BoltzmannMachine | Trajectory,
     chains: int = 100,
     levels: int | Sequence[float] | None = None,
     steps: int = 2000,
@@ -169,12 +181,14 @@ def ladder_log_z(
 
     Parameters
     ----------
-    machine, reference : BoltzmannMachine
-        The machine, and the same with W = 0: see `gibbsian.path.reference`.
+    machine : BoltzmannMachine
+    reference : BoltzmannMachine or Trajectory
+        The same with W = 0 (`gibbsian.path.reference`), from which levels lead to the machine on the base-rate
+        path; or a trajectory whose machines are the levels.
     chains : int
         Chains of each level, which are independent ladders.
     levels : int or sequence of float, optional
-        See `gibbsian.samplers.Tempering`.
+        Levels on the path: see `gibbsian.samplers.Tempering`.
     steps : int
         Steps of the ladder after the burn-in.
     generator : torch.Generator or int
@@ -189,16 +203,17 @@ def ladder_log_z(
     GibbsianError
         If a setting is impossible, the reference does not fit, or log Z is infinite or not a number.
     """
-    check_ends(machine, reference)
+    base = reference.machines[0] if isinstance(reference, Trajectory) else reference
+    check_ends(machine, base)
     chains, steps = whole(chains, "The number of chains"), whole(steps, "The number of steps", 2)
     burn = steps // 4 if burn is None else whole(burn, "The number of steps of the burn-in", 0)
     generator = as_generator(generator, machine)
-    sampler = Tempering(reference, levels)
-    path = BaseRatePath(reference, machine)
-    state = sampler.init(machine, path.draw(chains, generator)[0], generator)
+    sampler, start = _sampler(reference, levels), BaseRatePath(base, base)
+    first = start.draw(chains, generator)[0].to(next(machine.parameters()))
+    state = sampler.init(machine, first, generator)
     state, _ = run(sampler, machine, state, burn, generator)
     before, thin = int(state.extra["round_trips"].sum()), math.ceil(steps / _DRAWS)
-    gains, acceptance = [], torch.zeros(len(state.extra["betas"]) - 1, dtype=torch.float64)
+    gains, acceptance = [], torch.zeros(len(state.extra["replica"]) - 1, dtype=torch.float64)
 
     def visit(i: int, now: ChainState, info: Info) -> None:
         acceptance.add_(info.diagnostics["acceptance"].to(acceptance), alpha=1 / steps)
@@ -209,12 +224,37 @@ def ladder_log_z(
 
     state, _ = run(sampler, machine, state, steps, generator, visit=visit)
     rungs, error = _rungs(torch.stack(gains).double())
-    value = path.log_z0() + float(rungs.sum())
+    value = start.log_z0() + float(rungs.sum())
     return Ladder(
         value, error, value - _Z95 * error, value + _Z95 * error,
-        tuple(state.extra["betas"].tolist()), rungs, acceptance,
-        int(state.extra["round_trips"].sum()) - before, chains, steps, state.layers,
+        _betas(state), rungs, acceptance, int(state.extra["round_trips"].sum()) - before, chains, steps,
+        state.layers, _updates(reference, len(rungs) + 1),
     )  # fmt: skip
+
+
+def _sampler(
+    reference: BoltzmannMachine | Trajectory, levels: int | Sequence[float] | None
+) -> ReplicaExchange:
+    """Return replica exchange on the path, or along the trajectory."""
+    if not isinstance(reference, Trajectory):
+        return Tempering(reference, levels)
+    if levels is not None:
+        raise GibbsianError(
+            "The levels of a trajectory are its machines; leave levels out, and place them by "
+            "trajectory.refined()."
+        )
+    return TrajectoryTempering(reference)
+
+
+def _betas(state: ChainState) -> tuple[float, ...]:
+    return tuple(state.extra["betas"].tolist()) if "betas" in state.extra else ()
+
+
+def _updates(reference: BoltzmannMachine | Trajectory, levels: int) -> tuple[float, ...]:
+    """Return where the machines of the levels stood, that of the sampled machine one after the last."""
+    if not isinstance(reference, Trajectory):
+        return ()
+    return (*reference.updates, reference.updates[-1] + 1)[:levels]
 
 
 def _rungs(gains: Float[Tensor, "draws rungs two chains"]) -> tuple[Tensor, float]:

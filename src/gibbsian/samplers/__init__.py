@@ -15,9 +15,9 @@ from gibbsian.samplers.gibbs import Gibbs
 from gibbsian.samplers.langevin import Langevin
 from gibbsian.samplers.rates import RatesFPCD
 from gibbsian.samplers.tempering import Tempering
+from gibbsian.samplers.trajectory import TrajectoryTempering
 
 __all__ = [
     "STARTS", "ChainState", "Gibbs", "Info", "Langevin", "RatesFPCD", "Sampler", "Samples",
-    "Tempering", "annealed", "run",
-    "sample", "start",
+    "Tempering", "TrajectoryTempering", "annealed", "run", "sample", "start",
 ]  # fmt: skip

@@ -10,6 +10,7 @@ from torch import Generator, Tensor
 
 from gibbsian.path import BaseRatePath
 from gibbsian.samplers.annealed import anneal
+from gibbsian.samplers.levels import Levels
 
 # Acceptance of a swap that levels are placed for, and chains and temperatures of the pilot run.
 ACCEPTANCE = 0.3
@@ -34,8 +35,7 @@ def place(path: BaseRatePath, levels: int | None, generator: Generator | None) -
     anneal(path, betas, _CHAINS, generator, visit=measure)
     total = lengths[-1]
     if levels is None:
-        spread = 2 * float(torch.special.erfinv(torch.tensor(1 - ACCEPTANCE, dtype=torch.float64)))
-        levels = max(2, 1 + math.ceil(total / spread))
+        levels = max(2, 1 + math.ceil(total / spread_of(ACCEPTANCE)))
     at = torch.linspace(0, 1, levels, dtype=torch.float64)
     if not (math.isfinite(total) and total > 1e-6):  # a machine like its reference
         return at.tolist()
@@ -47,6 +47,11 @@ def place(path: BaseRatePath, levels: int | None, generator: Generator | None) -
     out = (i - 1 + inside) / _TEMPERATURES
     out[0], out[-1] = 0.0, 1.0
     return out.tolist()
+
+
+def spread_of(acceptance: float) -> float:
+    """Return the standard deviation s of F_low − F_high at which swaps are accepted so often: erfc(s/2)."""
+    return 2 * float(torch.special.erfinv(torch.tensor(1 - acceptance, dtype=torch.float64)))
 
 
 @dataclass(frozen=True)
@@ -70,11 +75,7 @@ class Exchange:
 
 @torch.no_grad()
 def exchange(
-    path: BaseRatePath,
-    betas: Sequence[float],
-    rows: Sequence[Tensor],
-    fields: Mapping[int, Tensor],
-    generator: Generator | None,
+    levels: Levels, rows: Sequence[Tensor], fields: Mapping[int, Tensor], generator: Generator | None
 ) -> Exchange:
     """Swap neighbours with probability min(1, e^Δ), in place: pairs (0, 1), (2, 3) …, then (1, 2) ….
 
@@ -84,27 +85,21 @@ def exchange(
 
     Parameters
     ----------
-    path : BaseRatePath
-    betas : sequence of float
-        The levels.
+    levels : Levels
     rows : sequence of Tensor (levels · chains, n)
         States, one tensor a layer, level by level; those of odd layers are neither used nor moved.
     fields : mapping of int to Tensor (levels · chains, n)
-        Fields of the target on the odd layers.
+        The levels' fields on the odd layers.
     """
-    chains = len(rows[0]) // len(betas)
+    chains, last = len(rows[0]) // levels.size, levels.size - 1
     order = torch.arange(len(rows[0]), device=rows[0].device)
-    moving = [order, *(rows[i] for i in path.target.parity(0)), *fields.values()]
+    moving = [order, *(rows[i] for i in levels.target.parity(0))]
     gains: dict[int, Tensor] = {}
     accepted: dict[int, Tensor] = {}
-    for first in range(min(2, len(betas) - 1)):
-        pairs = range(first, len(betas) - 1, 2)
-        for i in pairs:
-            part = slice(i * chains, (i + 2) * chains)
-            known = {k: f[part] for k, f in fields.items()}
-            gain = path.gain([s[part] for s in rows], known, betas[i], betas[i + 1])
-            gains[i] = gain.view(2, chains)
-        found = torch.stack([gains[i] for i in pairs])
+    for first in range(min(2, last)):
+        pairs = range(first, last, 2)
+        found, crossed = levels.compare(pairs, rows, fields)
+        gains |= zip(pairs, found, strict=True)
         u = torch.rand(
             found[:, 0].shape, generator=generator, dtype=found.dtype, device=found.device
         )
@@ -114,9 +109,11 @@ def exchange(
         both, swapped = torch.cat([low, low + chains]), torch.cat([low + chains, low])
         for t in moving:
             t[both] = t[swapped]
-    turns = range(len(betas) - 1)
+        for i, f in fields.items():
+            f[both] = crossed[i][swapped]
+    turns = range(last)
     return Exchange(
-        order.view(len(betas), chains),
+        order.view(levels.size, chains),
         torch.stack([accepted[i] for i in turns]),
         torch.stack([gains[i] for i in turns]),
     )
