@@ -91,8 +91,9 @@ def train(
         options = dict(recipe.settings) | {"threads": 1} | settings
         method = method or gb.PCD(**recipe.method)
         pilot = _Pilot()
+        quick = options | {"updates": _ENDLESS, "log_every": _ENDLESS, "save_trajectory": False}
         gb.train(recipes.build(model, data, hidden), data, method, callbacks=[pilot],
-                 progress=False, updates=_ENDLESS, log_every=_ENDLESS, **options)  # fmt: skip
+                 progress=False, **quick)  # fmt: skip
         updates = max(1, round(60 * minutes / pilot.each))
         found = gb.train(recipes.build(model, data, hidden), data, method, callbacks=[clock],
                          progress=False, out=out, updates=updates, **options)  # fmt: skip

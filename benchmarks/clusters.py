@@ -6,8 +6,8 @@ Two machines are trained. One learns MNIST's digits 0 and 1, thresholded. The ot
 machine of 61 visible and 8 hidden units with two far modes; as its hidden states can be enumerated, the
 share of each cluster under it is known exactly.
 
-A chain's place is its projection on the axis between the clusters, and a jump is a passage from one side's
-quarter of the way between the centres to the other side's. Every sampler has the same number of sweeps for each
+A chain's place is its projection on the axis between the clusters, and a jump is a passage from well on one
+side of the middle to well on the other. Every sampler has the same number of sweeps for each
 chain, all levels counted: one with L levels makes an L-th of the steps. Chains start from noise. Machines
 that were trained are only sampled again.
 """
@@ -138,12 +138,15 @@ class Problem:
         The share of the cluster at 1, where it is known.
     half : float
         Where along the axis one cluster ends and the other begins.
+    margin : float
+        How far from there a chain must come to be on a side, when jumps are counted.
     """
 
     trained: gb.Trained
     axis: Axis
     exact: float | None
     half: float = 0.5
+    margin: float = 0.25
 
 
 def mixture(out: Path, minutes: float, **settings: Any) -> Problem:
@@ -151,17 +154,21 @@ def mixture(out: Path, minutes: float, **settings: Any) -> Problem:
     source, signs = far_modes()
     rows = draw(source, 5_000, 1)
     data = gb.data.load(rows.numpy(), seed=0)
-    trained, _ = budget.train("rbm", data, HIDDEN, minutes, out / "mixture", **settings)
+    trained, _ = budget.train(
+        "rbm", data, HIDDEN, minutes, out / "mixture", save_trajectory=True, **settings
+    )
     # Agreement with the signs, from 0 to 1: of few bits it can only be one of 62 values.
     axis = Axis(signs / VISIBLE, -float((signs < 0).sum()) / VISIBLE)
-    return Problem(trained, axis, share(trained.machine, signs))
+    return Problem(trained, axis, share(trained.machine, signs), margin=0.1)
 
 
 def digits(out: Path, minutes: float, **settings: Any) -> Problem:
     """Train a machine on MNIST's zeros and ones."""
     options = {"classes": [0, 1], "transform": ["scale", "threshold:0.5"]}
     data: Dataset = recipes.load_data(recipes.find("rbm"), "mnist", **options)
-    trained, _ = budget.train("rbm", data, 100, minutes, out / "digits", **settings)
+    trained, _ = budget.train(
+        "rbm", data, 100, minutes, out / "digits", save_trajectory=True, **settings
+    )
     rows, labels = data.train.tensor(), torch.from_numpy(data.train.labels)
     centres = [rows[labels == k].mean(dim=0) for k in (0, 1)]
     return Problem(trained, Axis.between(*centres), None)
@@ -171,7 +178,13 @@ def _samplers(trained: gb.Trained) -> dict[str, Callable[[], Sampler]]:
     return {
         "gibbs": samplers.Gibbs,
         "tempering": lambda: samplers.Tempering(trained.reference),
+        "trajectory tempering": lambda: samplers.TrajectoryTempering(_trajectory(trained)),
     }
+
+
+def _trajectory(trained: gb.Trained) -> gb.Trajectory:
+    """Return the trajectory that leads to the averaged machine, at equal acceptance."""
+    return gb.trajectory.load(trained).to(trained.machine).refined(generator=0)
 
 
 def measure(
@@ -182,7 +195,7 @@ def measure(
     sampler, watch = make(), budget.Stopwatch()
     start = samplers.start(machine, chains, "noise", generator)
     state = sampler.init(machine, start, generator)
-    levels = len(state.extra.get("betas", ())) or 1
+    levels = len(state.extra.get("replica", ())) or 1
     steps = sweeps // levels
     places = torch.empty(steps, chains)
 
@@ -201,7 +214,7 @@ def figures(
 ) -> dict[str, Any]:
     """Return jumps, autocorrelation times and shares of chains' places."""
     draws, chains = places.shape
-    low, high = (problem.half + d for d in (-_MARGIN, _MARGIN))
+    low, high = (problem.half + d for d in (-problem.margin, problem.margin))
     found = jumps(places, low, high)
     rate, error = (float(x) / draws for x in (found.mean(), found.std() / math.sqrt(chains)))
     above = (places > problem.half).float()
@@ -216,9 +229,6 @@ def figures(
         "share": float(each.mean()), "share_error": float(each.std()) / math.sqrt(chains),
         "share_exact": problem.exact,
     }  # fmt: skip
-
-
-_MARGIN = 0.1
 
 
 def table(found: dict[str, Any]) -> str:
@@ -252,12 +262,12 @@ def main() -> None:
     results: dict[str, Any] = {}
     for name, make in (("mixture", mixture), ("digits", digits)):
         problem = make(options.out, options.minutes)
-        results[name] = {
-            sampler: measure(problem, kernel, options.chains, options.sweeps)
-            for sampler, kernel in _samplers(problem.trained).items()
-        }
-        (options.out / "results.json").write_text(json.dumps(results, indent=1))
-        (options.out / "table.md").write_text(table(results))
+        results[name] = {}
+        for sampler, kernel in _samplers(problem.trained).items():
+            results[name][sampler] = measure(problem, kernel, options.chains, options.sweeps)
+            print(name, sampler, results[name][sampler], flush=True)
+            (options.out / "results.json").write_text(json.dumps(results, indent=1))
+            (options.out / "table.md").write_text(table(results))
     print(table(results))
 
 

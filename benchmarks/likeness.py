@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from gibbsian.data import Dataset
 from gibbsian.evaluators.quality import adversarial_accuracy
 
-_EPOCHS, _BATCH = 5, 100
+_EPOCHS, _BATCH, _SEEN = 5, 100, 20_000  # a classifier sees so many rows at least
 _MOST = 10_000  # real rows of each split that are looked at
 
 
@@ -59,7 +59,7 @@ def classifier(rows: Float[Tensor, "rows d"], labels: Tensor, seed: int = 0) -> 
         nn.Linear(64, int(labels.max()) + 1),
     )  # fmt: skip
     optimizer = torch.optim.Adam(net.parameters(), 1e-3)
-    for _ in range(max(_EPOCHS, 20_000 // len(rows))):
+    for _ in range(max(_EPOCHS, _SEEN // len(rows))):
         for index in torch.randperm(len(rows)).split(_BATCH):
             loss = nn.functional.cross_entropy(net(rows[index]), labels[index])
             optimizer.zero_grad()

@@ -101,7 +101,7 @@ class _Walk:
         layers = self.state.layers
         with torch.no_grad():
             means = gb.units.base.mean(machine.layers[0], machine.field(0, layers))
-        levels = len(self.state.extra.get("betas", ())) or 1
+        levels = len(self.state.extra.get("replica", ())) or 1
         return Drawn(layers[0], means, self.seconds, levels)
 
 

@@ -103,6 +103,8 @@ def test_samples_of_every_sampler_come_at_every_step_or_not_at_all(tmp_path):
 
 def test_a_run_of_the_gaussian_benchmark_writes_its_results(tmp_path, monkeypatch):
     monkeypatch.setattr(budget, "_SECONDS", 0.05)
+    monkeypatch.setattr(likeness, "_EPOCHS", 1)
+    monkeypatch.setattr(likeness, "_SEEN", 0)
     options = argparse.Namespace(
         data="digits", model="gaussian-rbm", minutes=0.001, hidden=4, chains=64, steps=(2,),
         samplers=["gibbs"], seconds=1, certify_steps=16, stop=None, out=tmp_path,
