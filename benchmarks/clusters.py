@@ -1,4 +1,4 @@
-"""Data in two clusters: how often chains jump between them, at equal cost, and whether their shares are right.
+"""Data in two clusters: how often chains jump at equal cost, and whether the shares are right.
 
     GIBBSIAN_DATA=DIR .venv/bin/python -m benchmarks.clusters --out runs/clusters
 
@@ -106,7 +106,8 @@ def _hidden_states(machine: gb.BoltzmannMachine) -> tuple[Tensor, Tensor]:
 def share(machine: gb.BoltzmannMachine, signs: Float[Tensor, " n"]) -> float:
     """Return P(more than half of the bits agree with the signs) exactly.
 
-    Given h the bits are independent, so that the number that agree has the convolution of their distributions.
+    Given h the bits are independent, so that the number that agree has the convolution of their
+    distributions.
     """
     p, means = _hidden_states(machine)
     agree = torch.where(signs > 0, means, 1 - means)
@@ -255,7 +256,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--minutes", type=float, default=1, help="of the processor, for training")
     parser.add_argument("--chains", type=int, default=100)
-    parser.add_argument("--sweeps", type=int, default=20_000, help="of each chain, all levels counted")
+    parser.add_argument(
+        "--sweeps", type=int, default=20_000, help="of each chain, all levels counted"
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/clusters"))
     options = parser.parse_args()
     torch.set_num_threads(1)

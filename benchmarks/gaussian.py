@@ -9,9 +9,10 @@ Models: gaussian-rbm and relu-rbm by their recipes; learnergy-gaussian and learn
 of learnergy's own examples but with as many hidden units as ours, for the same time. Time is that of the
 processor, with one thread.
 
-A run writes into OUT/DATA-MODEL: the trained machine, ``results.json``, and ``samples.png`` (a row a sampler,
-a column a number of steps, 64 samples each; ``means.png`` has their conditional means). Chains start from noise. Runs are resumed where they
-stopped, and what is there is not made again. ``table`` writes ``table.md`` and ``table.json`` of all runs in OUT.
+A run writes into OUT/DATA-MODEL: the trained machine, ``results.json``, and ``samples.png`` (a row a
+sampler, a column a number of steps, 64 samples each; ``means.png`` has their conditional means). Chains
+start from noise. Runs are resumed where they stopped, and what is there is not made again. ``table``
+writes ``table.md`` and ``table.json`` of all runs in OUT.
 """
 
 import argparse
@@ -70,7 +71,9 @@ def drawn_by_peer(peer: Peer, options: argparse.Namespace) -> Iterator[Found]:
         yield "its own steps", at, samples, returned, seconds, 1
 
 
-def evaluate(found: Iterator[Found], by: Judge, out: Path, options: argparse.Namespace) -> list[Any]:
+def evaluate(
+    found: Iterator[Found], by: Judge, out: Path, options: argparse.Namespace
+) -> list[Any]:
     """Take the figures of all samples and of their means, and keep 64 of each for pictures."""
     rows, kept = [], {}
     for name, at, samples, means, seconds, levels in found:
@@ -91,9 +94,10 @@ def evaluate(found: Iterator[Found], by: Judge, out: Path, options: argparse.Nam
 
 
 def certificates(trained: gb.Trained, options: argparse.Namespace) -> dict[str, Any]:
-    """Certify a machine with Gibbs, and with tempering for as long."""
+    """Certify a machine with Gibbs, and with a tenth of the steps of tempering."""
     found = {}
-    for name, steps in (("gibbs", options.certify_steps), ("tempering", options.certify_steps // 10)):
+    lengths = {"gibbs": options.certify_steps, "tempering": options.certify_steps // 10}
+    for name, steps in lengths.items():
         if steps < 16:
             continue
         clock = budget.Stopwatch()

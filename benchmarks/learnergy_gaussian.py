@@ -1,8 +1,8 @@
 """learnergy's Gaussian machines: trained by their own `fit`, sampled by their own steps.
 
 Settings are those of learnergy's examples: batches of 128, CD-1, a learning rate of 0.005 on inputs
-shifted and scaled by two numbers (`GaussianRBM`, which standardises each batch besides), or 0.0005 on grey levels
-in [0, 1] (`VarianceGaussianRBM`).
+shifted and scaled by two numbers (`GaussianRBM`, which standardises each batch besides), or 0.0005 on grey
+levels in [0, 1] (`VarianceGaussianRBM`).
 """
 
 import json
@@ -16,7 +16,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
-KINDS = {"learnergy-gaussian": ("GaussianRBM", 0.005), "learnergy-variance": ("VarianceGaussianRBM", 0.0005)}
+KINDS = {
+    "learnergy-gaussian": ("GaussianRBM", 0.005),
+    "learnergy-variance": ("VarianceGaussianRBM", 0.0005),
+}
 
 
 class Peer:
@@ -31,7 +34,9 @@ class Peer:
     hidden, seed : int
     """
 
-    def __init__(self, kind: str, rows: Float[Tensor, "rows d"], hidden: int, seed: int = 0) -> None:
+    def __init__(
+        self, kind: str, rows: Float[Tensor, "rows d"], hidden: int, seed: int = 0
+    ) -> None:
         from learnergy.models import gaussian
 
         torch.manual_seed(seed)

@@ -71,8 +71,8 @@ def classifier(rows: Float[Tensor, "rows d"], labels: Tensor, seed: int = 0) -> 
 class Judge:
     """Sets pictures beside those of a data set.
 
-    The reference of Fréchet distances are training rows, 10,000 at most; adversarial accuracy is taken against
-    test rows.
+    The reference of Fréchet distances are training rows, 10,000 at most; adversarial accuracy is taken
+    against test rows.
 
     Parameters
     ----------

@@ -10,6 +10,7 @@ from torch import Tensor
 import gibbsian as gb
 from gibbsian import samplers
 from gibbsian.samplers import Sampler
+from gibbsian.units import base as unit
 
 # Below so many chains figures say nothing.
 _LEAST = 64
@@ -100,7 +101,7 @@ class _Walk:
         self.done, self.seconds, self.each = step, self.seconds + taken, taken / many / self.n
         layers = self.state.layers
         with torch.no_grad():
-            means = gb.units.base.mean(machine.layers[0], machine.field(0, layers))
+            means = unit.mean(machine.layers[0], machine.field(0, layers))
         levels = len(self.state.extra.get("replica", ())) or 1
         return Drawn(layers[0], means, self.seconds, levels)
 

@@ -29,7 +29,8 @@ def save(
     for i, name in enumerate(names):
         for j, at in enumerate(steps):
             place = axes[i, j]
-            place.set_xticks([]), place.set_yticks([])
+            place.set_xticks([])
+            place.set_yticks([])
             if (name, at) in found:
                 grid = plots.tile(np.nan_to_num(found[name, at].numpy()), shape, normalise=(0, 1))
                 place.imshow(grid, cmap="gray", vmin=0, vmax=255)

@@ -34,8 +34,8 @@ def test_frechet_distance_of_covariances_that_do_not_commute():
     from scipy.linalg import sqrtm
 
     generator = np.random.default_rng(0)
-    a, b = (likeness.Moments.of(torch.from_numpy(generator.normal(size=(9, 4)) @ generator.normal(size=(4, 4))))
-            for _ in range(2))  # fmt: skip
+    rows = [generator.normal(size=(9, 4)) @ generator.normal(size=(4, 4)) for _ in range(2)]
+    a, b = (likeness.Moments.of(torch.from_numpy(x)) for x in rows)
     product = np.trace(sqrtm(a.covariance @ b.covariance)).real
     expected = ((a.mean - b.mean) ** 2).sum() + np.trace(a.covariance + b.covariance) - 2 * product
     assert likeness.frechet(a, b) == pytest.approx(expected)
