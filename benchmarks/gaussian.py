@@ -17,6 +17,7 @@ writes ``table.md`` and ``table.json`` of all runs in OUT.
 
 import argparse
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -85,11 +86,12 @@ def evaluate(
                 rows.append(head | {"what": what, "crash": "values that are not finite"})
             kept[name, at, what] = x[:64]
         print(rows[-2], flush=True)
+    kept["real rows", options.steps[0], ""] = by.test[:64]
     torch.save(kept, out / "kept.pt")
-    shape = (28, 28) if len(by.train[0]) == 784 else (8, 8)
+    side = math.isqrt(by.test.shape[1])
     for what in ("samples", "means"):
-        chosen = {(n, at): x for (n, at, w), x in kept.items() if w == what}
-        sheet.save(chosen, shape, out / f"{what}.png", f"{out.name}: {what} from noise")
+        chosen = {(n, at): x for (n, at, w), x in kept.items() if w in (what, "")}
+        sheet.save(chosen, (side, side), out / f"{what}.png", f"{out.name}: {what} from noise")
     return rows
 
 

@@ -1,11 +1,13 @@
 """Pictures and tables of `benchmarks.gaussian`."""
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from gibbsian import plots
@@ -39,17 +41,37 @@ def save(
             if j == 0:
                 place.set_ylabel(name, fontsize=9)
     figure.suptitle(title, fontsize=10)
-    figure.tight_layout()
+    figure.tight_layout(rect=(0, 0, 1, 0.98))
     figure.savefig(path)
 
 
+def beside(out: Path, data: str) -> None:
+    """Write a picture of all models of one data set, by ordinary steps and by tempering, and of real rows."""
+    shown: dict[tuple[str, int], Tensor] = {}
+    for path in sorted(out.glob(f"{data}-*/kept.pt")):
+        model = path.parent.name.partition("-")[2]
+        for (name, at, what), x in torch.load(path).items():
+            if what == "samples" and name in _SHOWN:
+                shown[f"{model}: {name}", at] = x
+            elif name == "real rows":
+                shown[name, at] = x
+    if shown:
+        side = math.isqrt(next(iter(shown.values())).shape[1])
+        save(shown, (side, side), out / f"{data}.png", f"{data}: samples from noise")
+
+
+_SHOWN = ("gibbs", "tempering", "its own steps")
+
+
 def table(out: Path) -> None:
-    """Write ``table.md`` and ``table.json`` of all results in a folder."""
+    """Write ``table.md`` and ``table.json`` of all results in a folder, and a picture of each data set."""
     found = {p.parent.name: json.loads(p.read_text()) for p in sorted(out.glob("*/results.json"))}
     parts = [
         "Pixels lie between 0 and 1. Real rows: test rows against training rows.\n",
         *(_rows(found, what) for what in ("samples", "means")), _training(found), _words(found),
     ]  # fmt: skip
+    for data in dict.fromkeys(run.partition("-")[0] for run in found):
+        beside(out, data)
     (out / "table.md").write_text("\n".join(parts))
     (out / "table.json").write_text(json.dumps(found, indent=1))
     print("\n".join(parts))
