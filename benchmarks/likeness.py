@@ -111,9 +111,13 @@ class Judge:
         }  # fmt: skip
 
     def floor(self, rows: int) -> dict[str, Any]:
-        """Return the figures of so many real test rows, at most half of them; the others judge them."""
+        """Return the figures of so many real test rows, at most half of them; the others judge them.
+
+        They are drawn at random: in file order rows of one writer stand together.
+        """
         n = min(rows, len(self.test) // 2)
-        return self.figures(self.test[:n], self.test[n:])
+        order = torch.randperm(len(self.test), generator=torch.Generator().manual_seed(0))
+        return self.figures(self.test[order[:n]], self.test[order[n:]])
 
 
 def grey(data: Dataset, split: str) -> tuple[Float[Tensor, "rows d"], Tensor]:
