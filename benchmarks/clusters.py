@@ -180,12 +180,16 @@ def _samplers(trained: gb.Trained) -> dict[str, Callable[[], Sampler]]:
         "gibbs": samplers.Gibbs,
         "tempering": lambda: samplers.Tempering(trained.reference),
         "trajectory tempering": lambda: samplers.TrajectoryTempering(_trajectory(trained)),
+        "trajectory tempering, sparser": lambda: samplers.TrajectoryTempering(
+            _trajectory(trained, 0.05)
+        ),
     }
 
 
-def _trajectory(trained: gb.Trained) -> gb.Trajectory:
+def _trajectory(trained: gb.Trained, acceptance: float = 0.3) -> gb.Trajectory:
     """Return the trajectory that leads to the averaged machine, at equal acceptance."""
-    return gb.trajectory.load(trained).to(trained.machine).refined(generator=0)
+    whole = gb.trajectory.load(trained).to(trained.machine)
+    return whole.refined(acceptance, generator=0)
 
 
 def measure(
@@ -251,10 +255,14 @@ def table(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+PROBLEMS = {"mixture": mixture, "digits": digits}
+
+
 def main() -> None:
     """Train both machines, sample them by every sampler, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--minutes", type=float, default=1, help="of the processor, for training")
+    parser.add_argument("--only", nargs="+", choices=tuple(PROBLEMS), default=tuple(PROBLEMS))
     parser.add_argument("--chains", type=int, default=100)
     parser.add_argument(
         "--sweeps", type=int, default=20_000, help="of each chain, all levels counted"
@@ -263,8 +271,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     results: dict[str, Any] = {}
-    for name, make in (("mixture", mixture), ("digits", digits)):
-        problem = make(options.out, options.minutes)
+    for name in options.only:
+        problem = PROBLEMS[name](options.out, options.minutes)
         results[name] = {}
         for sampler, kernel in _samplers(problem.trained).items():
             results[name][sampler] = measure(problem, kernel, options.chains, options.sweeps)
