@@ -270,14 +270,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/clusters"))
     options = parser.parse_args()
     torch.set_num_threads(1)
-    results: dict[str, Any] = {}
+    kept = options.out / "results.json"
+    results: dict[str, Any] = json.loads(kept.read_text()) if kept.is_file() else {}
     for name in options.only:
         problem = PROBLEMS[name](options.out, options.minutes)
         results[name] = {}
         for sampler, kernel in _samplers(problem.trained).items():
             results[name][sampler] = measure(problem, kernel, options.chains, options.sweeps)
             print(name, sampler, results[name][sampler], flush=True)
-            (options.out / "results.json").write_text(json.dumps(results, indent=1))
+            kept.write_text(json.dumps(results, indent=1))
             (options.out / "table.md").write_text(table(results))
     print(table(results))
 

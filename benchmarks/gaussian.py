@@ -68,7 +68,9 @@ def drawn_by_ours(trained: gb.Trained, options: argparse.Namespace) -> Iterator[
 
 def drawn_by_peer(peer: Peer, options: argparse.Namespace) -> Iterator[Found]:
     """Draw samples of learnergy's machine by its own steps."""
-    for at, samples, returned, seconds in peer.chains(options.chains, options.steps, 0):
+    for at, samples, returned, seconds in peer.chains(
+        options.chains, options.steps, options.seconds
+    ):
         yield "its own steps", at, samples, returned, seconds, 1
 
 

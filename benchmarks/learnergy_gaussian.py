@@ -79,9 +79,11 @@ class Peer:
 
     @torch.no_grad()
     def chains(
-        self, n: int, steps: tuple[int, ...], seed: int
+        self, n: int, steps: tuple[int, ...], seconds: float, seed: int = 0
     ) -> Iterator[tuple[int, Tensor, Tensor, float]]:
         """Start chains at N(0, 1) (grey noise for the other machine) and yield them at each number of steps.
+
+        Where all of them would take longer than `seconds`, only the first ones go on.
 
         Yields
         ------
@@ -91,13 +93,14 @@ class Peer:
         torch.manual_seed(seed)
         d = len(self.mean)
         v = torch.randn(n, d) if self.standardises else torch.rand(n, d)
-        begin, done = time.process_time(), 0
+        begin, done, each = time.process_time(), 0, 0.0
         for at in steps:
-            returned = v
+            v = v[: max(64, int(seconds / (each * at)))] if each else v
+            returned, now = v, time.process_time()
             for _ in range(at - done):
                 _, h = self.model.hidden_sampling(v, True)
                 returned, v = self.model.visible_sampling(h, True)
-            done = at
+            each, done = (time.process_time() - now) / (at - done) / len(v), at
             yield at, self._pixels(v), returned.clamp(0, 1), time.process_time() - begin
 
     def _pixels(self, v: Tensor) -> Tensor:
