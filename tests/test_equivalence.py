@@ -143,6 +143,20 @@ def test_observables_are_few_and_leave_constants_out():
     assert choice(x.reshape(5, 10, 6)).shape == (5, 10, len(choice.names))
 
 
+def test_rare_bits_are_no_observables():
+    """Two bits that are on together in 10 rows of 2,000 correlate perfectly; no sample tells how often."""
+    x = (torch.rand(2_000, 8, generator=torch.Generator().manual_seed(3)) < 0.3).float()
+    x[:, 3] = torch.where(
+        torch.rand(2_000, generator=torch.Generator().manual_seed(4)) < 0.8, x[:, 2], x[:, 3]
+    )
+    x[:, :2] = 0
+    x[::200, :2] = 1
+    pairs = observables(x).pairs.T.tolist()
+    assert pairs[0] == [2, 3] and not any(k in p for p in pairs for k in (0, 1))
+    only = observables(x[:, :2]).pairs.T.tolist()
+    assert only == [[0, 1]]  # nothing else is there
+
+
 def test_observables_of_one_or_of_constant_columns():
     one = observables(torch.randn(20, 1, generator=torch.Generator().manual_seed(0)))
     assert one(torch.zeros(3, 1)).shape == (3, 2)

@@ -77,10 +77,8 @@ def test_impossible_settings_are_refused(settings, message):
 
 OPTIONS = {
     "pcd": "--chains 7 --steps 2 --refresh 0.1 --sampler tempering --levels 3",
-    "fpcd": "--chains 7 --steps 2 --fast-lr 0.02",
     "jarzynski": "--chains 7 --steps 2 --witnesses 5",
     "ptt": "--chains 7 --steps 2 --reservoir 4 --acceptance 0.4",
-    "cd": "--steps 2",
 }
 
 

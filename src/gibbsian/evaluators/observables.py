@@ -10,6 +10,7 @@ from gibbsian.errors import GibbsianError
 
 PROJECTIONS = 8
 PAIRS = 8
+_RARE = 30.0  # the kurtosis of a bit that is on in one of thirty rows
 _FLAT = 0.01  # a direction whose variance is this share of the largest is left out
 
 
@@ -27,7 +28,7 @@ class Observables:
     directions : Tensor (n, p)
         Their leading principal directions, which tell clusters apart.
     pairs : Tensor (2, k)
-        Pairs of columns of strongest correlation, each column at most once.
+        Pairs of columns of strongest correlation, each column at most once, none of them rare.
     """
 
     centre: Float[Tensor, " n"]
@@ -52,8 +53,10 @@ def observables(
 ) -> Observables:
     """Choose what to compare, on training rows.
 
-    Constant columns take no part in the pairs, and directions in which the rows hardly vary are left
-    out: nothing has a size in standard deviations there. A single column is paired with itself.
+    Constant columns take no part in the pairs, nor do those that differ from their mean in few rows, of which
+    a few hundred draws say nothing (a kurtosis above 30: bits that are on in fewer than 1 of 30 rows).
+    Directions in which the rows hardly vary are left out: nothing has a size in standard deviations there. A
+    single column is paired with itself.
 
     Parameters
     ----------
@@ -77,8 +80,18 @@ def observables(
     # The sign of an eigenvector is arbitrary: its largest entry is made positive.
     largest = directions.abs().argmax(dim=0, keepdim=True)
     directions = directions * directions.gather(0, largest).sign()
-    strongest = _strongest(covariance, pairs).to(rows.device)
+    strongest = _strongest(_common(x - centre, covariance), pairs).to(rows.device)
     return Observables(centre.to(rows), directions.to(rows), strongest)
+
+
+def _common(y: Tensor, covariance: Tensor) -> Tensor:
+    """Return the covariance with zeros for rare columns, unless fewer than two others would be left."""
+    variance = covariance.diagonal()
+    kurtosis = y.pow(4).mean(dim=0) / variance.square().clamp(min=1e-300)
+    common = (variance > 0) & (kurtosis < _RARE)
+    if int(common.sum()) < 2:
+        return covariance
+    return covariance * torch.outer(common, common)
 
 
 def _strongest(covariance: Tensor, most: int) -> Tensor:
