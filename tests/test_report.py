@@ -17,14 +17,15 @@ QUICK = {"chains": 50, "temperatures": 300, "mixing_steps": 400}
 def trained(tmp_path_factory) -> gb.Trained:
     out = tmp_path_factory.mktemp("runs") / "digits"
     data = gb.data.load("digits")
-    return gb.train(gb.rbm(64, 40), data, updates=2500, seed=1, lr=0.05, out=out, progress=False)
+    return gb.train(gb.rbm(64, 40), data, updates=2500, seed=1, lr=0.05, out=out, progress=False,
+                    save_trajectory=True)  # fmt: skip
 
 
 def test_report_is_one_page_with_every_part(trained: gb.Trained) -> None:
     made = report(trained, **QUICK)
     page = made.page.read_text()
     for title in ("Samples from noise", "The way there", "Likelihood between two bounds",
-                  "Do the chains forget", "The ladder", "Certificate",
+                  "Do the chains forget", "The ladder", "The trajectory", "Certificate",
                   "Reconstruction and denoising", "Learning curves"):  # fmt: skip
         assert title in page
     assert "http://" not in page.replace("http://www.w3.org", "")
@@ -39,6 +40,8 @@ def test_report_is_one_page_with_every_part(trained: gb.Trained) -> None:
         "ladder.png",
         "log_z.png",
         "along_ladder.png",
+        "trajectory_log_z.png",
+        "trajectory_rungs.png",
     } <= names
     stored = json.loads((made.page.parent / "evaluation.json").read_text())
     assert stored["test"]["log_likelihood"]["gap"] is not None

@@ -18,6 +18,7 @@ from gibbsian.evaluators import Evaluation
 from gibbsian.report_certificate import certificate_section
 from gibbsian.report_ladder import ladder_section
 from gibbsian.report_page import Section, Verdict, render
+from gibbsian.report_trajectory import trajectory_section
 from gibbsian.trained import Trained
 from gibbsian.units import base as unit
 
@@ -171,6 +172,7 @@ class _Sections:
         """Draw everything there is to draw for these data."""
         made = [
             self.samples(), self.strip(), self.likelihood(), self.energies(), self.ladder(),
+            trajectory_section(self.trained, self.folder, self.generator),
             certificate_section(self.found.certificate), self.reconstructions(),
             self.filters(), self.learning(),
         ]  # fmt: skip

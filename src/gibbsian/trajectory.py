@@ -81,11 +81,11 @@ class Trajectory:
         """Return the exact log Z of the first machine, in nats."""
         return BaseRatePath(self.machines[0], self.machines[0]).log_z0()
 
-    def to(self, machine: BoltzmannMachine) -> "Trajectory":
+    def to(self, machine: BoltzmannMachine, update: float | None = None) -> "Trajectory":
         """Return the trajectory that ends at a machine, such as the average of the parameters.
 
-        It is one more rung, one update after the last, unless the last is that machine already. The others
-        come to its dtype and device.
+        It is one more rung, at `update` or one after the last, unless the last is that machine already. The
+        others come to its dtype and device.
 
         Raises
         ------
@@ -99,7 +99,9 @@ class Trajectory:
             found = tuple(copy.deepcopy(m).to(like) for m in found)
         if same(machine, found[-1]):
             return Trajectory(found, self.updates)
-        return Trajectory((*found, machine), (*self.updates, self.updates[-1] + 1))
+        after = self.updates[-1] + 1
+        last = after if update is None else max(update, after)
+        return Trajectory((*found, machine), (*self.updates, last))
 
     def refined(
         self, acceptance: float = 0.3, chains: int = 100, generator: Generator | int | None = None

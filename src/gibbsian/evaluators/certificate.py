@@ -275,7 +275,7 @@ def _data(
         )
         return Check("held_out", "undecided", words)
     noise, rows, names = noise.cpu(), choice(held_out).cpu().double(), choice.names
-    means = noise.mean(dim=0)[:, 1:]
+    means, scatter = noise.mean(dim=0)[:, 1:], noise.flatten(0, 1).double().std(dim=0)
     if len(machine.layers) == 2:
         energies = free_energies(machine, held_out, "The held-out rows")
         means = noise.mean(dim=0)
@@ -286,7 +286,8 @@ def _data(
         # A good machine makes the free energy of patterns that are equally frequent nearly constant:
         # their spread alone would be no unit.
         scale[0] = (scale[0].square() / 2 + noise[..., 0].double().var() / 2).sqrt()
-    found = equivalence(means, rows, scale, names, margin=margin, ess=ess)
+    scatter = scatter[-len(names) :]
+    found = equivalence(means, rows, scale, names, margin=margin, ess=ess, scatter=scatter)
     few = f"{len(held_out):,} held-out rows may be too few: hold out more, or {_LONGER}"
     return checks.compared(
         "held_out", found, "Samples from noise and held-out rows", (_APART, few),

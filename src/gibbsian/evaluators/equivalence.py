@@ -91,6 +91,7 @@ def equivalence(
     *,
     margin: float = EQUIVALENCE,
     ess: float | None = None,
+    scatter: Float[Tensor, " q"] | None = None,
 ) -> Equivalence:
     """Compare the means of q observables between two groups of independent chains.
 
@@ -114,6 +115,9 @@ def equivalence(
         Differences up to this many standard deviations count as none.
     ess : float, optional
         Least effective number of draws of either group; nothing is equivalent below 400.
+    scatter : Tensor (q,), optional
+        A standard deviation that rows of `b` have at the least: that of single draws as the chains of `a`
+        know it, where few rows of a skewed observable would seem to scatter less.
 
     Raises
     ------
@@ -130,6 +134,9 @@ def equivalence(
     unit = _units(a, b, scale)
     known = torch.isfinite(a).all(dim=0) & torch.isfinite(b).all(dim=0)
     parts = [_part(x / unit) for x in (a, b)]
+    if scatter is not None:
+        least = (scatter.detach().cpu().double() / unit).square()
+        parts[1] = parts[1] + (least - (b / unit).var(dim=0)).clamp(min=0) / len(b)
     error = (parts[0] + parts[1]).sqrt()
     difference, freedom = (a / unit).mean(dim=0) - (b / unit).mean(dim=0), _freedom(parts, a, b)
     from scipy.stats import t as student
