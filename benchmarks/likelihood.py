@@ -1,9 +1,10 @@
 """Likelihood on MNIST: the long run, the table of training methods, and the machine small enough to list.
 
-    GIBBSIAN_DATA=DIR .venv/bin/python -m benchmarks.likelihood long --minutes 30 --out runs/long
-    GIBBSIAN_DATA=DIR .venv/bin/python -m benchmarks.likelihood long --hidden 1000 --minutes 60 --out …
-    GIBBSIAN_DATA=DIR .venv/bin/python -m benchmarks.likelihood methods --minutes 10 --out runs/methods
-    GIBBSIAN_DATA=DIR .venv/bin/python -m benchmarks.likelihood small
+    export GIBBSIAN_DATA=DIR
+    .venv/bin/python -m benchmarks.likelihood long --minutes 30 --out runs/long
+    .venv/bin/python -m benchmarks.likelihood long --hidden 1000 --minutes 60 --out runs/large
+    .venv/bin/python -m benchmarks.likelihood methods --minutes 10 --out runs/methods
+    .venv/bin/python -m benchmarks.likelihood small
 
 Bits are drawn anew from the grey levels at each visit; the test bits are drawn once, with seed 0. A run
 that is there is only evaluated. Training stops by the clock (`long`) or by the processor time of one
@@ -33,6 +34,10 @@ from gibbsian.training import Trainer
 TEST_BITS = 0
 Clock = Callable[[], float]
 
+# Settings of training that may be given, and those of the long run. Others are the recipe's.
+SETTINGS = ("lr", "l2", "whiten")
+LONG = {"lr": 0.5, "whiten": 0.3, "l2": 1e-4}
+
 # What each is trained by, and settings other than the recipe's. PTT has to be slow at first, or it makes
 # one checkpoint after another.
 METHODS: dict[str, tuple[Callable[[], Estimator], dict[str, float]]] = {
@@ -44,7 +49,7 @@ METHODS: dict[str, tuple[Callable[[], Estimator], dict[str, float]]] = {
     "PT-PCD": (lambda: gb.PCD(sampler="tempering"), {}),
     "Jarzynski": (lambda: gb.Jarzynski(), {}),
     "PTT": (lambda: gb.PTT(), {"lr": 0.02}),
-    "PCD-1, whitened": (lambda: gb.PCD(), {"lr": 0.5, "whiten": 0.3, "l2": 3e-4}),
+    "PCD-1, whitened": (lambda: gb.PCD(), LONG),
 }
 
 
@@ -95,8 +100,9 @@ def train(
         return machine
     budget = Budget(options.minutes, clock)
     begin, used = time.perf_counter(), time.process_time()
-    given = {k: getattr(options, k) for k in ("lr", "l2", "whiten", "batch_size")}
-    settings = dict(recipes.find("rbm").settings) | {"seed": options.seed} | given | settings
+    given = {k: getattr(options, k) for k in SETTINGS if getattr(options, k) is not None}
+    settings = dict(recipes.find("rbm").settings) | settings | given
+    settings |= {"seed": options.seed, "batch_size": options.batch_size}
     result = gb.train(
         machine, data, method, updates=10**8, schedule=budget.schedule, log_every=10**8,
         callbacks=[budget], progress=False, **settings,
@@ -174,9 +180,9 @@ def tell(name: str, found: dict[str, float]) -> None:
 
 
 def long(options: argparse.Namespace) -> None:
-    """Train by PCD-1 for so many minutes, and print the test log-likelihood."""
+    """Train by whitened PCD-1 for so many minutes, and print the test log-likelihood."""
     data = gb.data.load("mnist")
-    machine = train("long", options, data, gb.PCD(), time.perf_counter)
+    machine = train("long", options, data, gb.PCD(), time.perf_counter, **LONG)
     tell("PCD-1", save(options.out / "long-bounds.json", bounds(machine, data, options)))
 
 
@@ -196,7 +202,7 @@ def small(options: argparse.Namespace) -> None:
     rows = {k: getattr(data, k).tensor() for k in ("train", "validation", "test")}
     for seed in range(options.seeds):
         begin = time.perf_counter()
-        settings = dict(recipes.find("rbm").settings) | {"lr": options.lr, "seed": seed}
+        settings = dict(recipes.find("rbm").settings) | {"lr": options.lr or 0.1, "seed": seed}
         machine = recipes.build("rbm", data, 16)
         gb_trained = gb.train(
             machine, data, gb.PCD(), epochs=options.epochs, progress=False, **settings
@@ -221,9 +227,8 @@ def main() -> None:
     parser.add_argument("what", choices=("long", "methods", "small"))
     parser.add_argument("--hidden", type=int, default=500)
     parser.add_argument("--minutes", type=float, default=30)
-    parser.add_argument("--lr", type=float, default=0.05)
-    parser.add_argument("--l2", type=float, default=0.0)
-    parser.add_argument("--whiten", type=float, default=0.0)
+    for name in SETTINGS:
+        parser.add_argument(f"--{name}", type=float, help="in place of what the benchmark takes")
     parser.add_argument("--batch-size", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seeds", type=int, default=3)
