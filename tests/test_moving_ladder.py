@@ -69,7 +69,7 @@ def test_it_comes_back_from_its_configuration():
     ({"sampler": "tempering", "levels": 1}, "at least 2"),
     ({"sampler": gb.Gibbs(), "levels": 3}, "tempering"),
     ({"sampler": "tempering", "levels": 10**9, "chains": 10**6}, "at 1000000000 levels"),
-], ids=str)  # fmt: skip
+])  # fmt: skip
 def test_impossible_settings_are_refused(settings, message):
     with pytest.raises(TrainingError, match=message):
         PCD(**settings).init(gb.rbm(6, 4), _rows(), None)
