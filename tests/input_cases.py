@@ -227,5 +227,7 @@ def test_impossible_evaluations(options, words: str) -> None:
 
 @pytest.mark.parametrize("make", [gb.CD, gb.PCD])
 def test_a_sampler_is_an_object(make) -> None:
-    refused("sampler must be an object", lambda: make(sampler="gibbs"), gb.TrainingError)
+    refused("sampler must be an object", lambda: make(sampler=3), gb.TrainingError)
+    refused("samplers by name are gibbs", lambda: gb.PCD(sampler="gibs"), gb.TrainingError)
+    refused("sampler must be an object", lambda: gb.CD(sampler="gibbs"), gb.TrainingError)
     refused("probability of a refresh", lambda: gb.PCD(refresh="x"), gb.TrainingError)
