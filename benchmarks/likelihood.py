@@ -136,15 +136,14 @@ def bounds(
     start = gb.path.reference(machine, data.train.tensor())
     found: dict[str, float] = {}
     begin = time.perf_counter()
-    forward = gb.evaluators.ais(
-        machine, start, options.chains, options.temperatures, generator=options.seed
-    )
-    ladder = gb.evaluators.ladder_log_z(
-        machine, start, chains=options.chains, steps=options.ladder_steps, generator=options.seed
-    )
-    backward = gb.evaluators.reverse_ais(
-        machine, start, ladder.state, options.temperatures, generator=options.seed
-    )
+    z = gb.evaluators.partition(
+        machine, data.train.tensor(limit=1_000, generator=options.seed), reference=start,
+        chains=options.chains, temperatures=options.temperatures, starts={},
+        ladder_steps=options.ladder_steps, generator=options.seed,
+    )  # fmt: skip
+    forward, ladder, backward = z.ais, z.ladder, z.reverse["ladder"]
+    assert forward is not None and ladder is not None
+    print("; ".join(z.words()), flush=True)
     for split in ("validation", "test"):
         rows = getattr(data, split).tensor(generator=TEST_BITS)
         with torch.no_grad():

@@ -61,6 +61,19 @@ def test_a_ladder_with_a_doubt_is_not_believed(reason):
     assert all(w.startswith("Not converged") for w in apart.words())
 
 
+def test_a_small_contradiction_counts_where_both_are_sure_of_themselves():
+    """AIS is a lower bound: firm estimates of it 0.3 nats above the ladder say that the ladder is wrong."""
+    firm = estimate(NARROW, "forward", 9)
+    beside = Partition(None, firm, {}, 5, ladder(firm.log_z - 0.3, error=0.01))
+    assert beside.ladder_doubt is not None and "AIS lies 0.3" in beside.ladder_doubt
+    assert Partition(None, firm, {}, 5, ladder(firm.log_z - 0.05, error=0.01)).ladder_doubt is None
+    # A single chain that carries all the weight is no evidence of that.
+    w = torch.cat([torch.full((99,), -50.0), torch.tensor([math.log(100.0) + 0.3])]).double()
+    loose = estimate(w, "forward", 9)
+    assert loose.ess < 2
+    assert Partition(None, loose, {}, 5, ladder(loose.log_z - 0.3, error=0.01)).ladder_doubt is None
+
+
 def test_reverse_ais_from_the_top_far_below_speaks_against_the_ladder():
     low = {
         "ladder": estimate(NARROW + 3, "reverse", 9)

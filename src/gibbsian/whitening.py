@@ -11,7 +11,7 @@ P is positive definite, so no optimum moves, and the rest can learn at a rate th
 λ₁(v) λ₁(h) / limit².
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -123,8 +123,8 @@ class Whitening:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what `state_dict` returned."""
-        like: Sequence[Tensor] = self.bases
+        like = self.bases[0]
         self.looks = int(state["looks"])
-        self.bases = [b.to(o).clone() for b, o in zip(state["bases"], like, strict=True)]
-        self.variances = [v.to(like[0]).clone() for v in state["variances"]]
+        self.bases = [b.to(like).clone() for b in state["bases"]]
+        self.variances = [v.to(like).clone() for v in state["variances"]]
         self._choose()

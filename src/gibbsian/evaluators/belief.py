@@ -14,6 +14,8 @@ LARGEST_GAP = 0.5
 # An estimate that rests on fewer effective chains than this has no error bar worth the name.
 LOWEST_ESS = 10.0
 _SURE = 3.0  # standard errors
+# Estimates on fewer effective chains than `LOWEST_ESS` contradict others by `LARGEST_GAP`, others by this.
+_APART = 0.1
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,9 @@ class Partition:
             if a is None or b is None:
                 continue
             off = side * (a.log_z - b.log_z)
-            if off > max(LARGEST_GAP, _SURE * math.hypot(a.standard_error, b.standard_error)):
+            firm = all(not isinstance(e, Estimate) or e.ess >= LOWEST_ESS for e in (a, b))
+            error = math.hypot(a.standard_error, b.standard_error)
+            if off > max(_APART if firm else LARGEST_GAP, _SURE * error):
                 return (
                     f"{name} lies {off:.2f} nats {where}, so the ladder misses a part of the distribution; "
                     "give more steps of tempering, or more temperatures."

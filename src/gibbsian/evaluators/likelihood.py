@@ -20,9 +20,8 @@ from gibbsian.evaluators.schedule import adapted
 from gibbsian.machine import BoltzmannMachine, State
 from gibbsian.path import BaseRatePath
 from gibbsian.path import reference as fit_reference
-from gibbsian.samplers import Gibbs, run, start
+from gibbsian.samplers import Gibbs, Tempering, run, start
 from gibbsian.samplers.base import as_generator
-from gibbsian.samplers.ladder import place
 
 StageProgress = Callable[[str, float], None]
 _LEAST_STEPS, _MOST_STEPS = 20, 5_000  # of the ladder
@@ -114,7 +113,7 @@ def _ladder(
     """Run tempering for as long as was asked for, or as costs twice what AIS does."""
     if steps is not None and whole(steps, "The number of steps of the ladder", 0) == 0:
         return None
-    levels = place(BaseRatePath(base, machine), None, generator)
+    levels = Tempering(base).placed(BaseRatePath(base, machine), generator)
     if steps is None:
         steps = min(max(2 * temperatures // len(levels), _LEAST_STEPS), _MOST_STEPS)
     told = _told(progress, "tempering")
