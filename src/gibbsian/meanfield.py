@@ -137,8 +137,8 @@ def terms(machine: BoltzmannMachine, q: MeanField) -> Terms:
 def free_bound(machine: BoltzmannMachine, q: MeanField) -> Float[Tensor, " rows"]:
     """Return E_q[−E(v, h)] + H(q) of each row in nats: log p(v) + log Z is no smaller.
 
-    With H(f) − E_f[e(h)] = Γ(f) − f·m this is −e(v) + Σ_l (Γ_l(f_l) − f_l·m_l) + Σ_l ⟨m_l, c_l m_{l+1}⟩. With one
-    hidden layer it is −F(v). Sums are in float64.
+    With H(f) − E_f[e(h)] = Γ(f) − f·m this is −e(v) + Σ_l (Γ_l(f_l) − f_l·m_l) + Σ_l ⟨m_l, c_l m_{l+1}⟩.
+    With one hidden layer it is −F(v). Sums are in float64.
     """
     wide = unit.accumulator(q.means[0])
     total = -unit.energy(machine.layers[0], q.means[0])

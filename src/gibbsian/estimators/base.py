@@ -168,7 +168,8 @@ def posterior(
 
     The odd entries are placeholders: they enter a gradient by their expectations, which for one hidden
     layer are exact. Deeper layers are drawn by Gibbs sweeps with the visible layer held, from an
-    upward pass: chains that start at the data (CD) need states. Persistent ones need none, and take `inferred`.
+    upward pass: chains that start at the data (CD) need states. Persistent ones do not, and take
+    `inferred`.
     """
     if len(machine.layers) == 2:
         return x, x

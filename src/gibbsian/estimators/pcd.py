@@ -52,9 +52,9 @@ class PCD(Estimator):
     levels : int, optional
         Of tempering: the number of levels; as many as an acceptance of about 0.3 needs unless given.
     inference : {"mean-field", "gibbs"}
-        The positive phase of machines with more than one hidden layer. Mean field (Salakhutdinov & Hinton 2009)
-        makes the gradient that of a variational bound, without noise; Gibbs sweeps with the visible layer
-        held make it that of the likelihood, with noise.
+        The positive phase of machines with more than one hidden layer. Mean field (Salakhutdinov &
+        Hinton 2009) makes the gradient that of a variational bound, without noise; Gibbs sweeps with the
+        visible layer held make it that of the likelihood, with noise.
 
     Raises
     ------

@@ -192,7 +192,7 @@ def _fill(machine: BoltzmannMachine, extra: dict[str, Tensor]) -> None:
 def _beside(
     machine: BoltzmannMachine, x: Tensor, chains: Sequence[Tensor]
 ) -> tuple[Terms, dict[int, Tensor]]:
-    """Return the terms of the data's rows and the chains' (from one product, if it can be), and the chains' fields."""
+    """Return the terms of both, from one product where it can be, and the fields of the chains."""
     deep = inferred(machine, x)
     if deep is not None:
         fields = machine.fields(1, chains)
