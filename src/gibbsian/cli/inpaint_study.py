@@ -272,9 +272,7 @@ def _words(points: Sequence["Hidden"]) -> list[str]:
     apart = worst.error - best.error
     error = (best.standard_error**2 + worst.standard_error**2) ** 0.5
     if apart < 2 * error:
-        return [
-            f"With {most} rows hidden it makes no sure difference which: all bands are as hard."
-        ]
+        return [f"With {most} rows hidden no band is surely harder than another."]
     return [
         f"With {most} rows hidden the {worst.band} ones are the hardest ({worst.error:.4f} per pixel) and "
         f"the {best.band} ones the easiest ({best.error:.4f}); of what the mean image leaves open, "
