@@ -1,6 +1,8 @@
 """The inpainting study against machines whose answer is known, and its command."""
 
 import json
+import runpy
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -217,6 +219,16 @@ def test_bits_have_their_greys_for_a_mean(generator) -> None:
     assert torch.allclose(draws, data.transform.expected(raw), atol=0.12)
     plain = gb.data.load("digits", transform="threshold")
     assert torch.equal(plain.transform.expected(raw), plain.transform(raw))
+
+
+def test_the_example_runs(tmp_path, capsys) -> None:
+    path = Path(__file__).parents[1] / "examples" / "missing_rows.py"
+    main = runpy.run_path(str(path))["main"]
+    found = main((3, 5), 30, (1, 3), 10, 2, 8, 20, tmp_path / "out")
+    assert [len(errors) for errors in found.values()] == [6, 6]
+    names = {"rows.png", "repairs.png", "hidden-units.png", "distance.png", "chains.png"}
+    assert {p.name for p in (tmp_path / "out").iterdir()} == names
+    assert "5 hidden units" in capsys.readouterr().out
 
 
 def test_every_public_name_is_documented() -> None:

@@ -68,7 +68,7 @@ class BernoulliDBM(BoltzmannEstimator):
         n_components: Any = (256, 256),
         *,
         layer: Any = -1,
-        learning_rate: Any = 0.05,
+        learning_rate: Any = 0.1,
         batch_size: Any = 10,
         n_iter: Any = 10,
         verbose: Any = 0,
@@ -125,7 +125,13 @@ class BernoulliDBM(BoltzmannEstimator):
         return torch.cat(found).numpy()
 
     def inverse_transform(self, X: Any) -> np.ndarray:
-        """Return the visible means given states of the layer, passed downwards by their means."""
+        """Refuse: the layer alone does not say what the ones above it send down.
+
+        Raises
+        ------
+        TrainingError
+            Always.
+        """
         raise TrainingError("A deep machine has no inverse of its features; use sample instead.")
 
     def _number(self) -> int:
