@@ -7,8 +7,9 @@ layer, the last one has two of the top layer, and those between, trained plainly
 A shared layer's bias is the mean of its two RBMs'. Two copies of bits, added up, are exactly one layer of
 `Binomial(2)` units.
 
-With two hidden layers this makes p(h¹) ∝ √(p₁(h¹) p₂(h¹)), where p₁ and p₂ are both RBMs' distributions of the
-layer that they share, and leaves p(v | h¹) as the first RBM has it. The normaliser Σ √(p₁ p₂) is at most 1, so
+With two hidden layers this makes p(h¹) ∝ √(p₁(h¹) p₂(h¹)), where p₁ and p₂ are both RBMs' distributions of
+the layer that they share, and leaves p(v | h¹) as the first RBM has it. The normaliser Σ √(p₁ p₂) is at most
+1, so
 
     bound(deep machine) ≥ bound(first RBM) + ½ E_q[log p₂(h¹) − log p₁(h¹)]
 
@@ -72,9 +73,9 @@ def _doubled(units: Units, which: str) -> Units:
     made = units.doubled()
     if made is None:
         raise TrainingError(
-            f"Pre-training doubles the {which} layer, and two tied copies of {type(units).__name__} units are "
-            "no units of a known kind (those of Bernoulli and Binomial units are); leave pre-training out, as "
-            "centred training needs none."
+            f"Pre-training doubles the {which} layer, and two tied copies of {type(units).__name__} units "
+            "are no units of a known kind (those of Bernoulli and Binomial units are); leave pre-training "
+            "out, as centred training needs none."
         )
     return _fixed(made, units)
 

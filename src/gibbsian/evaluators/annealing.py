@@ -15,8 +15,8 @@ class Annealing:
 
     At β the couplings are βW, so the fields at every β are β times those of the target: they are
     computed once a state, and serve its free energies at two temperatures and the next sweep. Weights of
-    chains of fewer units scatter less, so deep machines keep the parity that has fewer (Salakhutdinov & Hinton
-    2009 anneal the first of two hidden layers). With one hidden layer the visible one is kept.
+    chains of fewer units scatter less, so deep machines keep the parity that has fewer (Salakhutdinov &
+    Hinton 2009 anneal the first of two hidden layers). With one hidden layer the visible one is kept.
 
     Parameters
     ----------

@@ -305,9 +305,9 @@ def _words(
     if len(machine.layers) != 2:
         words.append(
             f"Under {len(machine.layers) - 1} hidden layers the likelihood of rows is a variational lower "
-            "bound by mean field: with the log Z of reverse AIS, an upper bound on average, it stays one, and "
-            "with that of AIS it need not. Pseudo-likelihood and free energy of rows have no closed form and "
-            "are left out."
+            "bound by mean field: with the log Z of reverse AIS, an upper bound on average, it stays one, "
+            "and with that of AIS it need not. Pseudo-likelihood and free energy of rows have no closed form "
+            "and are left out."
         )
     return words
 
