@@ -78,6 +78,8 @@ def command(
     counts = None if hide_rows is None else opt.counts(hide_rows, "--hide-rows")
     runs = _open(paths, device)
     first = next(iter(runs.values()))
+    for trained in runs.values():
+        opt.check_memory(trained.machine, sizes[0] * sizes[1], "--images or --repetitions")
     target = opt.output_folder(out or paths[0] / "inpaint-study")
     found: dict[str, list[Hidden]] = {}
     shown: Mapping[str, Repair] = {}

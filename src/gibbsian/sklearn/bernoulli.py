@@ -91,7 +91,7 @@ class BernoulliRBM(BoltzmannEstimator):
     """
 
     def _build(self, visible: int, *hidden: int) -> BoltzmannMachine:
-        return models.rbm(Bernoulli(visible), Bernoulli(*hidden))
+        return models.rbm(Bernoulli(visible), Bernoulli(hidden[0]))
 
     def _prepare(self, X: Any, machine: BoltzmannMachine, first: bool) -> Rows:
         low, high = float(X.min()), float(X.max())

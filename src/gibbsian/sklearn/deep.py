@@ -166,7 +166,7 @@ class BernoulliDBM(BoltzmannEstimator):
                 ("intercept_hidden", "units", 0, "bias"),
             )
         }
-        return self._arrays | deeper
+        return {**self._arrays, **deeper}
 
     def _build(self, visible: int, *hidden: int) -> BoltzmannMachine:
         return models.layered(Bernoulli(visible), *(Bernoulli(n) for n in hidden))
