@@ -1,17 +1,19 @@
 """Deep belief networks against enumeration: generation, held labels, classification, and bad input."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
 from torch import Generator, Tensor
 
 import gibbsian as gb
-from gibbsian import belief
+from gibbsian import belief, evaluators
 from gibbsian.belief import DeepBeliefNetwork
 from gibbsian.directed import Directed
 from gibbsian.errors import DataError, GibbsianError
 from gibbsian.evaluators import states
+from gibbsian.evaluators.deep_belief import bound, label_error, top_partition
 from gibbsian.testing import Agreement
 
 
@@ -25,7 +27,7 @@ def shaken(network: torch.nn.Module, seed: int = 0, scale: float = 1.5) -> None:
 def small(
     sizes: tuple[int, ...] = (3, 2, 2), classes: tuple[int, ...] = (1, 4, 7)
 ) -> DeepBeliefNetwork:
-    *lower, last = zip(sizes, sizes[1:], strict=False)
+    *lower, last = pairwise(sizes)
     machines = [gb.rbm(a, b) for a, b in lower]
     pen = belief.with_labels(gb.Bernoulli(last[0]), len(classes)) if classes else last[0]
     network = belief.stack([*machines, gb.rbm(pen, last[1])], classes)
@@ -223,6 +225,78 @@ def test_start_from_data() -> None:
     assert found.samples.shape == (6, 3)
 
 
+def exact(network: DeepBeliefNetwork) -> Tensor:
+    """Log p(v) of every v, labels summed out."""
+    return truth(network).sum(dim=1).log()
+
+
+def test_the_bound_lies_below_the_exact_likelihood_by_the_posteriors_distance() -> None:
+    """E[bound] = log p(v) − KL(q(s | v) ‖ p(s | v)), all of it added up."""
+    network = small()
+    v = rows(network.visible)
+    log_z = evaluators.log_z(network.top)
+    found = bound(network, v, log_z, 400, 1)
+    up, down = network.up_layers[0], network.down_layers[0]
+    expected = torch.zeros(len(v), dtype=torch.float64)
+    for pen in rows(up.units):
+        s = pen.expand(len(v), -1)
+        log_q = up.log_probability(s, v).detach()
+        joint = down.log_probability(v, s).detach() + network.pen_log_weight(s) - log_z
+        expected += log_q.exp() * (joint - log_q)
+    error = 5 * float((found.rows - expected).std()) / math.sqrt(len(v))
+    assert abs(found.mean - float(expected.mean())) < error
+    truth_mean = float(exact(network).mean())
+    assert float((exact(network) - expected).min()) > 0
+    assert found.mean < found.importance < truth_mean + 0.05
+    assert found.mean < truth_mean - error
+
+
+def test_the_bound_of_a_network_whose_layers_know_nothing_of_each_other_is_exact() -> None:
+    network = small()
+    for layer in (*network.up_layers, *network.down_layers):
+        layer.connection.weight.data.zero_()
+    with torch.no_grad():
+        network.top.joints[0].weight.zero_()
+        network.up_layers[0].units.get_parameter("bias").copy_(
+            network.top.layers[0].get_parameter("members.0.bias")
+        )
+    v = rows(network.visible)
+    found = bound(network, v, evaluators.log_z(network.top), 1, 1)
+    torch.testing.assert_close(found.rows, exact(network), rtol=1e-5, atol=1e-5)
+    with pytest.raises(AssertionError):
+        network.up_layers[0].connection.weight.data.fill_(1.0)
+        wrong = bound(network, v, evaluators.log_z(network.top), 1, 1)
+        torch.testing.assert_close(wrong.rows, exact(network), rtol=1e-5, atol=1e-5)
+
+
+def test_depth_one_has_the_rbms_likelihood() -> None:
+    machine = gb.rbm(4, 3)
+    shaken(machine)
+    v, log_z = rows(machine.layers[0]), evaluators.log_z(machine)
+    found = bound(belief.stack([machine]), v, log_z)
+    assert found.mean == pytest.approx(evaluators.log_likelihood(machine, v, log_z).mean)
+
+
+def test_log_z_of_the_top_machine_by_ais() -> None:
+    network = small()
+    v = rows(network.visible)
+    labels = torch.tensor(network.classes)[torch.arange(len(v)) % 3]
+    found = top_partition(network, v, labels, temperatures=200, ladder_steps=0, generator=1)
+    assert found.exact is not None
+    assert found.ais is not None
+    assert abs(found.ais.log_z - found.exact) < 5 * found.ais.standard_error + 0.01
+
+
+def test_label_error_counts_rows() -> None:
+    network = small()
+    v = rows(network.visible)
+    right = network.classify(v)
+    assert label_error(network, v, right) == 0
+    wrong = right.clone()
+    wrong[0] = next(c for c in network.classes if c != int(right[0]))
+    assert label_error(network, v, wrong) == pytest.approx(1 / len(v))
+
+
 def plain() -> DeepBeliefNetwork:
     return small(classes=())
 
@@ -237,6 +311,9 @@ def plain() -> DeepBeliefNetwork:
     (lambda: small().classify(torch.full((2, 3), math.nan)), "NaN"),
     (lambda: small().one_hot(None, "the rows"), "the rows have no labels"),
     (lambda: small().one_hot(torch.tensor([1, 9]), "the rows"), "the label 9"),
+    (lambda: bound(small(), torch.full((2, 3), 0.5), 0.0), "0.5"),
+    (lambda: bound(small(), torch.zeros(2, 3), 0.0, 0), "number of samples"),
+    (lambda: label_error(small(), torch.zeros(2, 3), None), "have no labels"),
     (lambda: belief.stack([gb.rbm(3, 2), gb.rbm(3, 2)]), "sizes follow on each other"),
     (lambda: belief.stack([]), "at least one machine"),
     (lambda: belief.stack([gb.rbm(3, 2), gb.rbm(2, 2)], [0, 1]), "block of 2 label units"),

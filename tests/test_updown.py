@@ -185,7 +185,9 @@ def stripes(rows: int = 400) -> gb.data.Dataset:
 
 
 def fresh(classes: tuple[int, ...] = (3, 8)) -> DeepBeliefNetwork:
-    network = belief.stack([gb.rbm(6, 5), gb.rbm(belief.with_labels(gb.Bernoulli(5), 2), 6)], classes)
+    network = belief.stack(
+        [gb.rbm(6, 5), gb.rbm(belief.with_labels(gb.Bernoulli(5), 2), 6)], classes
+    )
     g = Generator().manual_seed(4)
     for p in network.parameters():
         p.data.normal_(0, 0.1, generator=g)
@@ -208,7 +210,11 @@ def test_it_learns_classes_and_what_they_look_like() -> None:
 
 def run_of(path, data, seconds: float | None = None, stop: int | None = None) -> UpDown:
     stage = UpDown(fresh(), data, Settings(epochs=3, batch_size=50, momentum=0.5))
-    run = runs.open_run(path) if (path / "config.toml").is_file() else runs.create(path, {"kind": "x"})
+    run = (
+        runs.open_run(path)
+        if (path / "config.toml").is_file()
+        else runs.create(path, {"kind": "x"})
+    )
     stage.keep(run)
     if stop is not None:
         original = stage.update

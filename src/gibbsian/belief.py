@@ -287,6 +287,13 @@ class DeepBeliefNetwork(nn.Module):
             columns.append(-self.top.marginal_energy((row,), fields={1: base + shift[i]}))
         return torch.stack(columns, dim=1)
 
+    @torch.no_grad()
+    def pen_log_weight(self, pen: Float[Tensor, "rows pen"]) -> Float[Tensor, " rows"]:
+        """Return log Σ_{y,h} exp(−E_top(s_P, y, h)): the pen layer's log-probability, but for log Z."""
+        if not self.classes:
+            return -self.top.free_energy(pen)
+        return self._label_logits(pen).logsumexp(dim=1)
+
     def classify(
         self,
         v: Float[Tensor, "rows n"],
@@ -335,7 +342,7 @@ def _check_layers(network: DeepBeliefNetwork) -> None:
             f"A deep belief network has as many generative layers as recognition layers, not {len(down)} "
             f"and {len(up)}."
         )
-    above = [g.units.size for g in down][1:] + [network.pen]
+    above = [*[g.units.size for g in down][1:], network.pen]
     for i, (g, r, n) in enumerate(zip(down, up, above, strict=False)):
         if (g.source, r.source, r.units.size) != (n, g.units.size, n):
             raise GibbsianError(
