@@ -145,7 +145,7 @@ def test_many_passes_average_probabilities() -> None:
     layer, total = network.up_layers[0], torch.zeros(3, dtype=torch.float64)
     for pen in rows(layer.units):
         p = layer.log_probability(pen[None], v).exp()
-        total += (p * network._label_logits(pen[None]).softmax(dim=1))[0].detach()
+        total += (p * network.labels.log_weights(pen[None]).softmax(dim=1))[0].detach()
     torch.testing.assert_close(found, total, rtol=0.05, atol=0.01)
 
 
@@ -306,11 +306,11 @@ def plain() -> DeepBeliefNetwork:
     (lambda: small().generate(3, 1, label=[1, 4]), "one whole number or 3 of them"),
     (lambda: small().generate(2, 1, label=torch.tensor([1.5])), "one whole number"),
     (lambda: plain().generate(2, 1, label=3), "trained without labels"),
-    (lambda: plain().classify(torch.zeros(2, 3)), "trained without labels"),
+    (lambda: plain().classify(torch.zeros(2, 3)), "cannot classify"),
     (lambda: small().classify(torch.zeros(2, 4)), "rows of 3 values"),
     (lambda: small().classify(torch.full((2, 3), math.nan)), "NaN"),
-    (lambda: small().one_hot(None, "the rows"), "the rows have no labels"),
-    (lambda: small().one_hot(torch.tensor([1, 9]), "the rows"), "the label 9"),
+    (lambda: small().labels.hot(None, "the rows"), "the rows have no labels"),
+    (lambda: small().labels.hot(torch.tensor([1, 9]), "the rows"), "the label 9"),
     (lambda: bound(small(), torch.full((2, 3), 0.5), 0.0), "0.5"),
     (lambda: bound(small(), torch.zeros(2, 3), 0.0, 0), "number of samples"),
     (lambda: label_error(small(), torch.zeros(2, 3), None), "have no labels"),

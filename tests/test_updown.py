@@ -261,7 +261,7 @@ def test_a_budget_of_time_ends_a_stage_early(tmp_path) -> None:
     (lambda: UpDown(fresh(), stripes(), Settings(epochs=0)), "number of epochs"),
     (lambda: UpDown(fresh(), stripes(), Settings(batch_size=0)), "batch size"),
     (lambda: UpDown(fresh(), stripes(), Settings(schedule="up")), "no schedule 'up'"),
-    (lambda: UpDown(fresh((1, 2)), stripes()), "the training rows hold the label"),
+    (lambda: UpDown(fresh((1, 2)), stripes()), "The training rows hold the label"),
     (lambda: UpDown(fresh(), gb.data.load(np.eye(6, dtype=np.float32))), "have no labels"),
 ])  # fmt: skip
 def test_bad_input_is_one_sentence(act, words: str) -> None:

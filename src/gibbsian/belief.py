@@ -21,10 +21,11 @@ from gibbsian import units as families
 from gibbsian.arguments import whole
 from gibbsian.connections import Dense
 from gibbsian.directed import Directed
-from gibbsian.errors import DataError, GibbsianError
+from gibbsian.errors import GibbsianError
+from gibbsian.label_block import LabelBlock, with_labels
 from gibbsian.machine import BoltzmannMachine
 from gibbsian.samplers.base import as_generator, sample
-from gibbsian.units import Mixed, Softmax, Units
+from gibbsian.units import Units
 from gibbsian.units import base as unit
 
 _CHUNK_ELEMENTS = 2**24
@@ -85,9 +86,8 @@ class DeepBeliefNetwork(nn.Module):
         self.top = top
         # Plain lists for speed, as in `BoltzmannMachine`.
         self.down_layers, self.up_layers = list(generative), list(recognition)
-        self.classes = tuple(whole(c, "A class", -(2**63)) for c in classes)
-        _check_top(top, self.classes)
-        self.pen = top.sizes[0] - len(self.classes)
+        self.labels = LabelBlock(top, classes)
+        self.classes, self.pen = self.labels.classes, self.labels.pen
         _check_layers(self)
 
     @property
@@ -99,40 +99,11 @@ class DeepBeliefNetwork(nn.Module):
     @property
     def visible(self) -> Units:
         """The units of the visible layer."""
-        if self.down_layers:
-            return self.down_layers[0].units
-        pen = self.top.layers[0]
-        return unit.members(pen)[0] if self.classes else pen
+        return self.down_layers[0].units if self.down_layers else self.labels.units
 
     def check(self, v: Tensor, what: str = "the data") -> None:
         """Raise a `DataError` unless `v` are valid rows of the visible layer."""
         unit.check(self.visible, v, what)
-
-    def one_hot(
-        self, labels: Int64[Tensor, " rows"] | None, what: str = "the data"
-    ) -> Float[Tensor, "rows classes"]:
-        """Turn labels into the states of the label block.
-
-        Raises
-        ------
-        DataError
-            If there are none, or one is no class of this network.
-        """
-        if labels is None:
-            raise DataError(
-                f"This network has {len(self.classes)} classes, and {what} have no labels; give labels, "
-                "or train a network without them."
-            )
-        hit = labels[:, None] == torch.tensor(self.classes, device=labels.device)
-        if not bool(hit.any(dim=1).all()):
-            bad = int(labels[~hit.any(dim=1)][0])
-            raise DataError(f"{what} hold the label {bad}, which {self._known()}.")
-        return hit.to(next(self.parameters()))
-
-    def _known(self) -> str:
-        if not self.classes:
-            return "a network without labels does not know; train one with labels"
-        return f"this network never saw; its classes are {', '.join(map(str, self.classes))}"
 
     @torch.no_grad()
     def up(self, v: Float[Tensor, "rows n"], generator: Generator | None = None) -> list[Tensor]:
@@ -192,11 +163,10 @@ class DeepBeliefNetwork(nn.Module):
         n = whole(n, "The number of chains")
         source = as_generator(generator, self.top)
         rows = None if data is None else self._to_top(data, source)
-        clamp = None if label is None else self._held(label, n)
+        clamp = None if label is None else self.labels.held(label, n)
         found = sample(self.top, n, steps, start=start, clamp=clamp, generator=source, data=rows)
         pen = found.samples[:, : self.pen]
-        classes = torch.tensor(self.classes, device=pen.device)
-        labels = classes[found.samples[:, self.pen :].argmax(dim=1)] if self.classes else None
+        labels = self.labels.read(found.samples)
         if not self.down_layers:
             return Generated(pen, found.means[:, : self.pen], labels, found.samples)
         states = self.down(pen, source)
@@ -211,24 +181,6 @@ class DeepBeliefNetwork(nn.Module):
             return pen
         drawn = self.top.layers[0].domain.noise(len(pen), generator).to(pen)
         return torch.cat([pen, drawn[:, self.pen :]], dim=1)
-
-    def _held(self, label: int | Sequence[int] | Tensor, n: int) -> tuple[Tensor, Tensor]:
-        """Return mask and values that hold the label block."""
-        if not self.classes:
-            raise GibbsianError(
-                "This network was trained without labels, so it has no classes to hold; train one with "
-                "labels, or leave the class out."
-            )
-        labels = torch.as_tensor(label).reshape(-1)
-        if labels.is_floating_point() or len(labels) not in (1, n):
-            raise GibbsianError(
-                f"The class to hold is one whole number or {n} of them, not {label!r:.60}."
-            )
-        like = next(self.parameters())
-        hot = self.one_hot(labels.long().to(like.device), "the samples asked for")
-        mask = torch.zeros(self.top.sizes[0], dtype=torch.bool)
-        mask[self.pen :] = True
-        return mask, torch.cat([hot.new_zeros(len(hot), self.pen), hot], dim=1).expand(n, -1)
 
     @torch.no_grad()
     def label_log_probabilities(
@@ -257,10 +209,6 @@ class DeepBeliefNetwork(nn.Module):
         DataError
             If the rows do not fit the visible layer.
         """
-        if not self.classes:
-            raise GibbsianError(
-                "This network was trained without labels, so it cannot classify; train one with labels."
-            )
         self.check(v, "the rows to classify")
         passes = whole(passes, "The number of recognition passes", 0)
         source = as_generator(generator, self.top) if passes else None
@@ -269,30 +217,18 @@ class DeepBeliefNetwork(nn.Module):
         out = []
         for part in v.split(chunk):
             found = [
-                self._label_logits(self.up(part.to(like), source)[-1]).log_softmax(dim=1)
+                self.labels.log_weights(self.up(part.to(like), source)[-1]).log_softmax(dim=1)
                 for _ in range(max(passes, 1))
             ]
             out.append(torch.stack(found).logsumexp(dim=0).log_softmax(dim=1))
         return torch.cat(out)
-
-    def _label_logits(self, pen: Float[Tensor, "rows pen"]) -> Float[Tensor, "rows classes"]:
-        """Return −F(s_P, y) of every class."""
-        k, joint = len(self.classes), self.top.joints[0]
-        base = joint.up(torch.cat([pen, pen.new_zeros(len(pen), k)], dim=1))
-        hot = torch.eye(k, dtype=pen.dtype, device=pen.device)
-        shift = joint.up(torch.cat([hot.new_zeros(k, self.pen), hot], dim=1))
-        columns = []
-        for i in range(k):
-            row = torch.cat([pen, hot[i].expand(len(pen), k)], dim=1)
-            columns.append(-self.top.marginal_energy((row,), fields={1: base + shift[i]}))
-        return torch.stack(columns, dim=1)
 
     @torch.no_grad()
     def pen_log_weight(self, pen: Float[Tensor, "rows pen"]) -> Float[Tensor, " rows"]:
         """Return log Σ_{y,h} exp(−E_top(s_P, y, h)): the pen layer's log-probability, but for log Z."""
         if not self.classes:
             return -self.top.free_energy(pen)
-        return self._label_logits(pen).logsumexp(dim=1)
+        return self.labels.log_weights(pen).logsumexp(dim=1)
 
     def classify(
         self,
@@ -316,24 +252,6 @@ class DeepBeliefNetwork(nn.Module):
         }
 
 
-def _check_top(top: BoltzmannMachine, classes: Sequence[int]) -> None:
-    if len(top.layers) != 2:
-        raise GibbsianError(
-            f"The top of a deep belief network is a machine with one hidden layer, not with "
-            f"{len(top.layers) - 1}."
-        )
-    if len(set(classes)) < len(classes) or len(classes) == 1:
-        raise GibbsianError(
-            f"Labels need at least two classes, each named once, not {list(classes)}."
-        )
-    parts = [part.size for part in unit.members(top.layers[0])]
-    if classes and (len(parts) != 2 or parts[1] != len(classes)):
-        raise GibbsianError(
-            f"The top machine's visible layer must end in a block of {len(classes)} label units behind "
-            "the pen layer; build it with belief.with_labels."
-        )
-
-
 def _check_layers(network: DeepBeliefNetwork) -> None:
     """Raise a `GibbsianError` unless the layers follow on each other."""
     down, up = network.down_layers, network.up_layers
@@ -350,11 +268,6 @@ def _check_layers(network: DeepBeliefNetwork) -> None:
                 f"connections of {g.units.size} to {g.source} and {r.source} to {r.units.size}; build the "
                 "stack from machines whose sizes follow on each other."
             )
-
-
-def with_labels(units: Units, classes: int) -> Units:
-    """Put a block of one-of-`classes` label units behind the units of a pen layer."""
-    return Mixed([units, Softmax(1, whole(classes, "The number of classes", 2))])
 
 
 def stack(machines: Sequence[BoltzmannMachine], classes: Sequence[int] = ()) -> DeepBeliefNetwork:
@@ -404,3 +317,6 @@ def from_spec(spec: Mapping[str, Any]) -> DeepBeliefNetwork:
         down.append(Directed(low, Dense(low.size, high.size), upwards=False))
         up.append(Directed(high, Dense(low.size, high.size), upwards=True))
     return DeepBeliefNetwork(down, up, models.from_spec(spec["top"]), spec["classes"])
+
+
+__all__ = ["DeepBeliefNetwork", "Generated", "from_spec", "stack", "with_labels"]

@@ -5,15 +5,13 @@ below, ``updown`` what the up-down algorithm made of them, ``finetune`` a classi
 goes on at its stage.
 """
 
-import copy
 import platform
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +19,19 @@ import torch
 
 from gibbsian import belief, estimators, models, recipes, runs, settings, trained, updown
 from gibbsian.belief import DeepBeliefNetwork
-from gibbsian.beside import beside, classes_of
+from gibbsian.beside import classes_of
 from gibbsian.data import Dataset
-from gibbsian.errors import RunError, TrainingError
+from gibbsian.errors import RunError
 from gibbsian.estimators import PCD, Estimator
+from gibbsian.greedy import Tell, done, greedy, machines
 from gibbsian.machine import BoltzmannMachine
 from gibbsian.runs import Run
-from gibbsian.stacking import Lift, Up, through
 from gibbsian.stage import Progress
-from gibbsian.trained import Trained
-from gibbsian.units import Bernoulli, Units
+from gibbsian.units import Units
 from gibbsian.updown import UpDown
 
 KIND = "dbn"
 _STAGES = ("layers", "updown", "finetune")
-Tell = Callable[[str], None]
 
 
 @dataclass
@@ -72,110 +68,6 @@ class Belief:
             If the data are gone, were handed over as an array, or are no longer the same.
         """
         return self.dataset if self.dataset is not None else trained.reload(self.config, None)
-
-
-def machines(
-    visible: Units, hidden: Sequence[int | Units], classes: Sequence[int] = ()
-) -> list[BoltzmannMachine]:
-    """Build the RBMs of a greedy stack, the last with the label block beside its visible layer.
-
-    Parameters
-    ----------
-    visible : Units
-    hidden : sequence of int or Units
-        Hidden layers from below; whole numbers mean that many Bernoulli units.
-    classes : sequence of int
-        The labels; none for a stack without.
-
-    Raises
-    ------
-    TrainingError
-        If there is no hidden layer.
-    """
-    if not hidden:
-        raise TrainingError("A stack needs at least one hidden layer; give its sizes, such as [500].")
-    layers = [visible, *(h if isinstance(h, Units) else Bernoulli(h) for h in hidden)]
-    made = [models.rbm(copy.deepcopy(a), copy.deepcopy(b)) for a, b in pairwise(layers)]
-    if classes:
-        pen = belief.with_labels(copy.deepcopy(layers[-2]), len(classes))
-        made[-1] = models.rbm(pen, copy.deepcopy(layers[-1]))
-    return made
-
-
-def greedy(
-    stack: Sequence[BoltzmannMachine],
-    data: Dataset,
-    method: Estimator | None = None,
-    *,
-    classes: Sequence[int] = (),
-    run: Run | None = None,
-    progress: bool = True,
-    tell: Tell | None = None,
-    **options: Any,
-) -> list[Trained]:
-    """Train machines one on top of the other (Hinton, Osindero & Teh 2006, §4).
-
-    Each is trained on states of the machines below, which are drawn batch by batch: see
-    `gibbsian.stacking`. No layer's activations of all rows are ever held.
-
-    Parameters
-    ----------
-    stack : sequence of BoltzmannMachine
-        RBMs of any units; trained in place.
-    data : Dataset
-    method : Estimator, optional
-        As for `gibbsian.train`; it has no memory, so all machines share it.
-    classes : sequence of int
-        Labels that are joined to the last machine's rows.
-    run : Run, optional
-        Machines become runs in its folder ``layers``; those that are there go on where they stand.
-    progress : bool
-        Show a live bar.
-    tell : callable, optional
-        Called with a sentence before each machine.
-    **options
-        Settings of training, the same for all.
-
-    Returns
-    -------
-    list of Trained
-        One a machine.
-    """
-    lifts: list[Lift] = []
-    out: list[Trained] = []
-    for i, machine in enumerate(stack, start=1):
-        seen = through(data, *lifts)
-        if classes and i == len(stack):
-            seen = beside(seen, classes)
-        sizes = " and ".join(map(str, machine.sizes))
-        if tell is not None:
-            tell(f"Layer {i} of {len(stack)}: a machine of {sizes} units.")
-        out.append(_layer(machine, seen, method, run, f"layers/{i}", progress, options))
-        lifts.append(Up(out[-1].machine))
-    return out
-
-
-def _layer(
-    machine: BoltzmannMachine, seen: Dataset, method: Estimator | None, run: Run | None, name: str,
-    progress: bool, options: Mapping[str, Any],
-) -> Trained:  # fmt: skip
-    """Train one machine, go on with its training, or read it if it is done."""
-    if run is None:
-        return trained.train(machine, seen, method, progress=progress, **options)
-    path = run.path / name
-    if name in _done(run):
-        return trained.load(path)
-    if runs.is_run(path):
-        found = trained.resume(path, seen, progress)
-    else:
-        found = trained.train(machine, seen, method, out=path, progress=progress, **options)
-    run.log({"stage": name, "step": found.step, "time": time.time()})
-    return found
-
-
-def _done(run: Run) -> set[str]:
-    """Return the names of the stages that came to their end."""
-    return {str(record.get("stage")) for record in run.metrics()}
 
 
 def train(
@@ -306,7 +198,7 @@ def _stages(
         with _stage_run(path, {"kind": f"{KIND}-updown", "settings": wanted}) as sub:
             stage.keep(sub)
             stage.fit()
-        if "updown" not in _done(run):
+        if "updown" not in done(run):
             run.log({"stage": "updown", "step": stage.step, "time": time.time()})
     return Belief(stage.averaged, dict(config), stage.history, "updown", run, data)
 
@@ -390,12 +282,12 @@ def load(path: str | Path, data: Any = None) -> Belief:
         network = belief.stack([models.from_spec(m) for m in parts], classes)
         network.load_state_dict(kept.checkpoint().tree["parts"]["average"])
         return Belief(network, run.config, kept.metrics(), "updown", run, rows)
-    done = _done(run)
-    missing = [i for i in range(1, len(parts) + 1) if f"layers/{i}" not in done]
+    finished = done(run)
+    missing = [i for i in range(1, len(parts) + 1) if f"layers/{i}" not in finished]
     if missing:
         raise RunError(
-            f"The stack in {path} has {len(parts) - len(missing)} of its {len(parts)} machines trained; go on "
-            f"with gibbsian train --resume --out {path}."
+            f"The stack in {path} has {len(parts) - len(missing)} of its {len(parts)} machines trained; go "
+            f"on with gibbsian train --resume --out {path}."
         )
     found = [trained.load(run.path / f"layers/{i}").machine for i in range(1, len(parts) + 1)]
     return Belief(belief.stack(found, classes), run.config, [], "layers", run, rows)

@@ -125,7 +125,9 @@ def _labelled(
     if part is None:
         return None
     if part.labels is None:
-        raise DataError(f"The {name} rows have no labels to join; give them labels, or leave them out.")
+        raise DataError(
+            f"The {name} rows have no labels to join; give them labels, or leave them out."
+        )
     known = np.asarray(classes)
     foreign = ~np.isin(part.labels, known)
     if foreign.any():

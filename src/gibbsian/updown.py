@@ -289,7 +289,7 @@ def labels_of(
     network: DeepBeliefNetwork, labels: Int64[Tensor, " rows"] | None, rows: int
 ) -> Float[Tensor, "rows classes"]:
     """Return the states of the label block for rows of data; no columns for a network without labels."""
-    return network.one_hot(labels) if network.classes else torch.zeros(rows, 0)
+    return network.labels.hot(labels, "the data") if network.classes else torch.zeros(rows, 0)
 
 
 def check_labels(network: DeepBeliefNetwork, data: Dataset) -> None:
@@ -304,7 +304,7 @@ def check_labels(network: DeepBeliefNetwork, data: Dataset) -> None:
         part = getattr(data, what)
         if part is not None and len(part):
             labels = None if part.labels is None else torch.from_numpy(part.labels)
-            network.one_hot(labels, f"the {'training' if what == 'train' else what} rows")
+            network.labels.hot(labels, f"the {'training' if what == 'train' else what} rows")
 
 
 def _monitored(data: Dataset, s: Settings) -> dict[str, tuple[Tensor, Tensor | None]]:

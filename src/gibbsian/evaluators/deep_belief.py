@@ -68,7 +68,7 @@ def top_partition(
     source = as_generator(generator, network.top)
     pen = network.up(x.to(next(network.parameters())), source)[-1]
     if network.classes:
-        pen = torch.cat([pen, network.one_hot(labels, "the training rows").to(pen)], dim=1)
+        pen = torch.cat([pen, network.labels.hot(labels, "the training rows").to(pen)], dim=1)
     return partition(network.top, pen, generator=source, progress=progress, **options)
 
 
@@ -149,6 +149,6 @@ def label_error(
         If network or rows have no labels, or a label is none of the network's.
     """
     found = network.classify(x, passes, generator).cpu()
-    network.one_hot(labels, "the rows to classify")
-    assert labels is not None  # one_hot has refused None
+    network.labels.hot(labels, "the rows to classify")
+    assert labels is not None  # refused above
     return float((found != labels.cpu()).double().mean())
