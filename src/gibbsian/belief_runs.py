@@ -129,7 +129,10 @@ def train(
     up_down = None if len(stack) == 1 else up_down
     config = {
         "kind": KIND,
-        "network": {"machines": [m.spec() for m in stack], "classes": classes},
+        "network": {
+            "machines": [m.spec() for m in stack], "classes": classes,
+            "label_names": list(data.label_names or ()),
+        },
         "data": {"spec": data.spec, "fingerprint": data.fingerprint},
         "method": (method or PCD()).config,
         "training": plain,
@@ -171,6 +174,19 @@ def resume(
     method = estimators.from_spec(config["method"])
     with run:
         run.lock()
+        return _stages(stack, rows, config, method, run, progress, tell)
+
+
+def repeat(
+    config: Mapping[str, Any], out: str | Path, *, overwrite: bool = False, progress: bool = True,
+    tell: Tell | None = None,
+) -> Belief:  # fmt: skip
+    """Train anew with the configuration of another run; parameters as for `train`."""
+    rows = trained.reload(config, None)
+    stack = [models.from_spec(m) for m in config["network"]["machines"]]
+    with runs.create(out, config, overwrite=overwrite) as run:
+        _clear(run)
+        method = estimators.from_spec(config["method"])
         return _stages(stack, rows, config, method, run, progress, tell)
 
 

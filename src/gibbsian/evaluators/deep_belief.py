@@ -9,6 +9,7 @@ from torch import Generator, Tensor
 
 from gibbsian.arguments import whole
 from gibbsian.belief import DeepBeliefNetwork
+from gibbsian.errors import DataError
 from gibbsian.evaluators.belief import Partition
 from gibbsian.evaluators.blocks import check_states
 from gibbsian.evaluators.likelihood import StageProgress, partition
@@ -132,6 +133,15 @@ def _log_weights(
         total = total + down.log_probability(states[i], states[i + 1])
         total = total - up.log_probability(states[i + 1], states[i])
     return total
+
+
+def has_likelihood(network: DeepBeliefNetwork, x: Float[Tensor, "rows n"]) -> bool:
+    """Tell whether rows are states of the visible units, as a likelihood needs them: bits, not rates."""
+    try:
+        check_states(network.visible, x, "Likelihoods")
+    except DataError:
+        return False
+    return True
 
 
 def label_error(
