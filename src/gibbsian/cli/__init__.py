@@ -55,14 +55,8 @@ def _run() -> int:
     usage_error: type[Exception] = typer.BadParameter.__bases__[0]
     bare = len(sys.argv) < 2  # help is shown, and since nothing was done the code says so
     try:
-        code = (
-            app(
-                ["--help"] if bare else _spelled(sys.argv[1:]),
-                prog_name="gibbsian",
-                standalone_mode=False,
-            )
-            or 0
-        )
+        words = ["--help"] if bare else _spelled(sys.argv[1:])
+        code = app(words, prog_name="gibbsian", standalone_mode=False) or 0
         return 2 if bare else code
     except typer.Abort:
         return _INTERRUPTED

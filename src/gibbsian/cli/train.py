@@ -50,8 +50,8 @@ _Model = Annotated[
 ]
 _Hidden = Annotated[
     str | None,
-    _option("Hidden units; 500,1000 for two layers of a deep machine.", _MACHINE, "500; dbm 500,1000; dbn 500,500,2000",
-            metavar="N[,N…]"),
+    _option("Hidden units; 500,1000 for two layers of a deep machine.", _MACHINE,
+            "500; dbm 500,1000; dbn 500,500,2000", metavar="N[,N…]"),
 ]  # fmt: skip
 _Method = Annotated[str | None, _option("cd, pcd, fpcd, jarzynski or ptt.", _MACHINE, "pcd")]
 _Steps = Annotated[int | None, _option("Gibbs steps an update.", _MACHINE, "1")]
