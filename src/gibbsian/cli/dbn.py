@@ -180,7 +180,7 @@ def evaluate(
     train = data.train.tensor(limit=rows, generator=seed)
     z = deep_belief.top_partition(
         network, train, _labels(data, "train", rows), chains=chains, temperatures=temperatures,
-        ladder_steps=ladder_steps, generator=seed, progress=progress,
+        ladder_steps=ladder_steps, equilibrate=min(1000, temperatures), generator=seed, progress=progress,
     )  # fmt: skip
     believed = z.believed
     log_z = believed.value if believed else (z.exact if z.exact is not None else z.ais.log_z)  # type: ignore[union-attr]
