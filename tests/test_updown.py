@@ -194,6 +194,22 @@ def fresh(classes: tuple[int, ...] = (3, 8)) -> DeepBeliefNetwork:
     return network
 
 
+def test_a_step_is_that_of_pytorchs_sgd_with_momentum() -> None:
+    stage = UpDown(fresh(), stripes(), Settings(momentum=0.7, lr=0.1, schedule="constant"))
+    copies = {k: p.detach().clone().requires_grad_() for k, p in stage.network.named_parameters()}
+    sgd = torch.optim.SGD(list(copies.values()), lr=0.1, momentum=0.7)
+    g = Generator().manual_seed(7)
+    for _ in range(3):
+        found = {k: torch.randn(p.shape, generator=g) for k, p in copies.items()}
+        for k, p in copies.items():
+            p.grad = found[k].clone()
+        sgd.step()
+        with torch.no_grad():
+            stage._descend(found)
+    for k, p in stage.network.named_parameters():
+        torch.testing.assert_close(p, copies[k])
+
+
 def test_it_learns_classes_and_what_they_look_like() -> None:
     data, network = stripes(), fresh()
     stage = UpDown(network, data, Settings(epochs=25, batch_size=20, lr=0.4, momentum=0.5, steps=1))

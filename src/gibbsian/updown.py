@@ -22,6 +22,7 @@ from gibbsian.machine import BoltzmannMachine, State
 from gibbsian.proper import Keeper
 from gibbsian.samplers.gibbs import draw
 from gibbsian.stage import Progress, Stage
+from gibbsian.units import base as unit
 
 Gradients = dict[str, Tensor]
 
@@ -224,14 +225,16 @@ class UpDown(Stage):
             {"params": [p for p in part if p.requires_grad], "lr": lr}
             for part, lr in ((lower, s.lr), (network.top.parameters(), rate))
         ]
-        self.optimizer = optimizers.build(
-            "sgd", [g for g in groups if g["params"]], {"momentum": s.momentum}
-        )
+        # It holds the learning rates, which the scheduler sets.
+        self.optimizer = optimizers.build("sgd", [g for g in groups if g["params"]])
         self.scheduler = schedules.build(
             s.schedule, s.schedule_options or {}, self.optimizer, self.total
         )
         self.averaged = copy.deepcopy(network)
         self._pairs = list(zip(self.averaged.parameters(), network.parameters(), strict=True))
+        self._named = {k: p for k, p in network.named_parameters() if p.requires_grad}
+        self._velocity: dict[str, Tensor] = {}
+        self._limits = _limits(network)
         self._keeper = Keeper(network.top)
         self._monitored = _monitored(data, s)
 
@@ -243,14 +246,26 @@ class UpDown(Stage):
         parts = self.settings.chain
         steps = parts[min(self.step * len(parts) // self.total, len(parts) - 1)]
         found = gradients(network, batch.x.to(like), hot, steps, self.generator)
-        for name, p in network.named_parameters():
-            p.grad = found.get(name)
-        self.optimizer.step()
+        self._descend(found)
         self.scheduler.step()
         self._keeper.keep()
         decay = min(self.settings.average, (1 + self.step) / (10 + self.step))
         for average, p in self._pairs:
             average.lerp_(p, 1 - decay)
+
+    def _descend(self, found: Gradients) -> None:
+        """Take the step of SGD with momentum, as PyTorch's does, which would import its compiler first."""
+        momentum = self.settings.momentum
+        # PyTorch's schedulers warn unless the optimiser was at work before them; this is its work.
+        self.optimizer._opt_called = True  # type: ignore[attr-defined]
+        rates = {id(p): g["lr"] for g in self.optimizer.param_groups for p in g["params"]}
+        for name, p in self._named.items():
+            g = found[name]
+            if momentum:
+                g = self._velocity.setdefault(name, torch.zeros_like(g)).mul_(momentum).add_(g)
+            p.add_(g, alpha=-rates[id(p)])
+        for p, low, high in self._limits:
+            p.clamp_(low, high)
 
     @torch.no_grad()
     def measure(self) -> dict[str, Any]:
@@ -269,10 +284,10 @@ class UpDown(Stage):
         return record
 
     def parts(self) -> dict[str, Any]:
-        """Return average, optimiser, scheduler and the memory of what keeps the top proper."""
+        """Return average, momentum, scheduler and the memory of what keeps the top proper."""
         return {
             "average": dict(self.averaged.state_dict()),
-            "optimizer": self.optimizer.state_dict(),
+            "velocity": dict(self._velocity),
             "scheduler": self.scheduler.state_dict(),
             "keeper": self._keeper.vector,
         }
@@ -280,9 +295,22 @@ class UpDown(Stage):
     def load_parts(self, state: dict[str, Any]) -> None:
         """Take back what `parts` returned."""
         self.averaged.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        like = next(self.network.parameters())
+        self._velocity = {k: v.to(like) for k, v in state["velocity"].items()}
         self.scheduler.load_state_dict(state["scheduler"])
         self._keeper.vector = state["keeper"]
+
+
+def _limits(network: DeepBeliefNetwork) -> list[tuple[Tensor, float, float]]:
+    """Return the learned parameters that have to stay between two bounds."""
+    directed = [layer.units for layer in (*network.down_layers, *network.up_layers)]
+    return [
+        (leaf.get_parameter(name), low, high)
+        for u in (*directed, *network.top.layers)
+        for leaf in unit.leaves(u)
+        for name, (low, high) in leaf.domain.limits.items()
+        if leaf.get_parameter(name).requires_grad
+    ]
 
 
 def labels_of(
