@@ -44,7 +44,7 @@ def wake_sleep(
 ) -> belief.DeepBeliefNetwork:
     """Train both directions by the up-down algorithm, and return the average over the last updates."""
     stage = updown.UpDown(
-        network, data, updown.Settings(epochs=epochs, batch_size=batch, lr=0.05, momentum=0.5)
+        network, data, updown.Settings(epochs=epochs, batch_size=batch, lr=0.2, momentum=0.5)
     )
     stage.fit()
     return stage.averaged
@@ -59,8 +59,8 @@ def dream(network: belief.DeepBeliefNetwork, data: Dataset, steps: int, file: Pa
 
 
 def main(
-    data: str = "digits", hidden: tuple[int, ...] = (100, 100, 300), updates: int = 3000,
-    epochs: int = 40, batch: int = 20, steps: int = 500, out: str = "runs/deep-belief",
+    data: str = "digits", hidden: tuple[int, ...] = (100, 100, 300), updates: int = 4000,
+    epochs: int = 60, batch: int = 20, steps: int = 500, out: str = "runs/deep-belief",
 ) -> dict[str, float]:  # fmt: skip
     """Go all the way, and return the percentages of misclassified test rows."""
     folder = Path(out)
@@ -93,8 +93,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", default="digits")
     parser.add_argument("--hidden", default="100,100,300")
-    parser.add_argument("--updates", type=int, default=3000, help="of each RBM")
-    parser.add_argument("--epochs", type=int, default=40, help="of up-down and fine-tuning")
+    parser.add_argument("--updates", type=int, default=4000, help="of each RBM")
+    parser.add_argument("--epochs", type=int, default=60, help="of up-down and fine-tuning")
     parser.add_argument("--batch", type=int, default=20, help="rows an update of these")
     parser.add_argument("--steps", type=int, default=500, help="Gibbs steps of a dream")
     parser.add_argument("--out", default="runs/deep-belief")
