@@ -10,7 +10,17 @@ from gibbsian.connections import Connection, Dense
 from gibbsian.errors import DataError, GibbsianError, GibbsianWarning, RunError, TrainingError
 from gibbsian.estimators import CD, FPCD, PCD, PTT, Estimator, Jarzynski
 from gibbsian.machine import BoltzmannMachine, Clamp
-from gibbsian.models import gaussian_rbm, hopfield, layered, rbm, read, relu_rbm, save, softmax_rbm
+from gibbsian.models import (
+    dbm,
+    gaussian_rbm,
+    hopfield,
+    layered,
+    rbm,
+    read,
+    relu_rbm,
+    save,
+    softmax_rbm,
+)
 from gibbsian.samplers import (
     Driven,
     Gibbs,
@@ -35,7 +45,7 @@ __all__ = [
     "DataError", "Dense", "Driven", "Estimator", "Gaussian", "Gibbs", "GibbsianError",
     "GibbsianWarning", "Jarzynski", "Langevin", "Mixed", "RatesFPCD", "ReLU", "RunError", "Sampler",
     "Settings", "Softmax", "Spin", "TemperedTransitions", "Tempering", "Trained", "TrainingError",
-    "Trajectory", "TrajectoryTempering", "Units", "annealed", "certify", "data", "evaluate",
+    "Trajectory", "TrajectoryTempering", "Units", "annealed", "certify", "data", "dbm", "evaluate",
     "gaussian_rbm", "hopfield", "layered", "load", "rbm", "read", "relu_rbm", "resume", "sample",
     "save", "softmax_rbm", "train", "trajectory",
 ]  # fmt: skip

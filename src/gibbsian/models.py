@@ -1,7 +1,7 @@
 """The usual machines under their usual names, and machines to and from files."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -72,6 +72,31 @@ def hopfield(visible: int | Units, hidden: int) -> BoltzmannMachine:
     e(v) − ½ Σ_μ (w_μ·v)², Hopfield's (1982) energy with patterns w_μ (Barra et al. 2012).
     """
     return layered(_units(visible), Gaussian(hidden, learn=False))
+
+
+def dbm(visible: int | Units, hidden: int | Units | Sequence[int | Units]) -> BoltzmannMachine:
+    """Build a deep Boltzmann machine (Salakhutdinov & Hinton 2009), of any depth and any units.
+
+    E(v, h¹, …, h^L) = e(v) + Σ_l e(h^l) − vᵀ W¹ h¹ − Σ_l h^lᵀ W^{l+1} h^{l+1}. Whole numbers mean that many
+    Bernoulli units. With one hidden layer, given as a number or as a list, it is exactly the RBM.
+
+    Raises
+    ------
+    GibbsianError
+        If there is no hidden layer, or a size is none.
+
+    Examples
+    --------
+    >>> import gibbsian as gb
+    >>> gb.dbm(visible=784, hidden=[500, 1000]).sizes
+    (784, 500, 1000)
+    """
+    layers: list[Any] = [hidden] if isinstance(hidden, int | Units | str) else list(hidden)
+    if not layers:
+        raise GibbsianError(
+            "A deep Boltzmann machine needs at least one hidden layer; give its sizes, such as [500, 1000]."
+        )
+    return layered(_units(visible), *(_units(h) for h in layers))
 
 
 def _units(units: int | Units) -> Units:

@@ -25,17 +25,23 @@ class Recipe:
     images, tables : list of str
         Transforms for image data and for other data, where the user names none.
     build : callable
-        From the visible units and the number of hidden units to a machine.
+        From the visible units and the number of hidden units (of a deep model, a list of them) to a machine.
     settings, method : dict
         Defaults of training.
+    hidden : tuple of int
+        Sizes of the hidden layers where none are named.
+    deep : bool
+        Whether it takes more than one hidden layer.
     """
 
     kinds: tuple[str, ...]
     images: list[str]
     tables: list[str]
-    build: Callable[[Units, int], BoltzmannMachine]
+    build: Callable[[Units, Any], BoltzmannMachine]
     settings: Mapping[str, Any] = field(default_factory=dict)
     method: Mapping[str, Any] = field(default_factory=dict)
+    hidden: tuple[int, ...] = (500,)
+    deep: bool = False
 
 
 _REAL = ["standardise-global", "dequantise:0.05"]
@@ -52,6 +58,10 @@ RECIPES: dict[str, Recipe] = {
         {"lr": 0.002, "biases": {"1": -1.0}}, {"chains": 200, "refresh": 0.001},
     ),
     "softmax-rbm": Recipe(("onehot",), ["threshold", "one-hot"], ["one-hot"], models.rbm),
+    "dbm": Recipe(
+        ("binary", "spin", "onehot", "real"), ["auto"], ["auto"], models.dbm,
+        hidden=(500, 1000), deep=True,
+    ),
     "hopfield": Recipe(
         ("binary", "spin"), ["auto"], ["auto"], models.hopfield, {"lr": 0.03}
     ),
@@ -106,24 +116,52 @@ def visible_units(layout: Layout) -> Units:
     return merged[0] if len(merged) == 1 else Mixed(merged)
 
 
-def build(name: str, dataset: Dataset, hidden: int) -> BoltzmannMachine:
+def build(
+    name: str, dataset: Dataset, hidden: int | Sequence[int] | None = None
+) -> BoltzmannMachine:
     """Build the machine of a recipe for a data set.
+
+    Parameters
+    ----------
+    name : str
+        Of the recipe.
+    dataset : Dataset
+    hidden : int or sequence of int, optional
+        Sizes of the hidden layers from below; what suits the model unless given.
 
     Raises
     ------
+    GibbsianError
+        If a size is impossible, or there are more layers than the model has.
     DataError
         If the data's columns are not of the kind that the model takes.
     """
     recipe = find(name)
-    if hidden < 1:
-        raise GibbsianError(f"The number of hidden units must be at least 1, not {hidden}.")
+    sizes = _sizes(recipe.hidden if hidden is None else hidden)
+    if len(sizes) > 1 and not recipe.deep:
+        deep = " or ".join(k for k, r in RECIPES.items() if r.deep)
+        raise GibbsianError(
+            f"The model {name} has one hidden layer, and {len(sizes)} sizes were given; give one number, or "
+            f"use the model {deep}."
+        )
     wrong = sorted({kind for kind, _ in dataset.layout} - set(recipe.kinds))
     if wrong:
         raise DataError(
             f"The model {name} takes {' or '.join(recipe.kinds)} columns, and the data have {wrong[0]} "
             "ones after their transform; choose another transform or model."
         )
-    return recipe.build(visible_units(dataset.layout), hidden)
+    return recipe.build(visible_units(dataset.layout), sizes if recipe.deep else sizes[0])
+
+
+def _sizes(hidden: int | Sequence[int]) -> list[int]:
+    """Return the sizes of hidden layers as a list of at least one number."""
+    sizes = list(hidden) if isinstance(hidden, Sequence) else [hidden]
+    if not sizes:
+        raise GibbsianError("A machine needs hidden units; give at least one number of them.")
+    for size in sizes:
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise GibbsianError(f"The number of hidden units must be at least 1, not {size}.")
+    return sizes
 
 
 __all__ = ["RECIPES", "Recipe", "build", "find", "load_data", "visible_units"]

@@ -37,7 +37,7 @@ _DIRECT = {
     "trajectory_limit": (int,),
 }  # fmt: skip
 _OTHER = {
-    "data": _WORD, "model": _WORD, "hidden": (int,), "method": _WORD, "optimizer_option": _PAIRS,
+    "data": _WORD, "model": _WORD, "hidden": (int, list), "method": _WORD, "optimizer_option": _PAIRS,
     "schedule_option": _PAIRS, "visible_bias": _NUMBER, "hidden_bias": _NUMBER,
 }  # fmt: skip
 _KNOWN = _METHOD | _LOAD | _DIRECT | _OTHER
@@ -70,11 +70,16 @@ def merged(path: Path | None, given: Mapping[str, Any], source: str | None) -> d
     return {
         "data": table["data"],
         "model": table.get("model", "rbm"),
-        "hidden": table.get("hidden", 500),
+        "hidden": _hidden(table.get("hidden")),
         "method": {"kind": kind} | method,
         "load": _load(table),
         "settings": _settings(table),
     }
+
+
+def _hidden(value: Any) -> Any:
+    """Read the command line's text; a file's numbers are numbers already, and None asks the recipe."""
+    return opt.sizes(value, "--hidden") if isinstance(value, str) else value
 
 
 def _check_method(kind: str, options: Mapping[str, Any]) -> None:

@@ -153,6 +153,23 @@ def counts(text: str, option: str) -> list[int]:
     return numbers
 
 
+def sizes(text: str, option: str) -> int | list[int]:
+    """Read ``500`` as a number, and ``500,1000`` as a list: the sizes of hidden layers from below.
+
+    Raises
+    ------
+    GibbsianError
+        If a part is no whole number of at least 1.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdecimal() and int(part) > 0 for part in parts):
+        raise GibbsianError(
+            f"{option} takes numbers of hidden units such as 500, or 500,1000 for two layers, not {text!r}."
+        )
+    numbers = [int(part) for part in parts]
+    return numbers[0] if len(numbers) == 1 else numbers
+
+
 def amount(text: str) -> float | int | str:
     """Read a share, a count, or else a path; the data judge whether it is possible."""
     for kind in (int, float):

@@ -20,6 +20,8 @@ gibbsian train digits --hidden 200 --updates 20000 --out runs/digits
 
 gibbsian train mnist --classes 4 --model gaussian-rbm --out runs/fours
 
+gibbsian train mnist --model dbm --hidden 500,1000 --out runs/deep
+
 gibbsian train table.csv --labels species --test 0.2 --out runs/table
 
 gibbsian train --config options.toml --seed 1 --out runs/second
@@ -42,9 +44,13 @@ _Source = Annotated[
 ]  # fmt: skip
 _Model = Annotated[
     str | None,
-    _option("rbm, gaussian-rbm, relu-rbm, softmax-rbm or hopfield.", _MACHINE, "rbm"),
+    _option("rbm, gaussian-rbm, relu-rbm, softmax-rbm, dbm or hopfield.", _MACHINE, "rbm"),
 ]
-_Hidden = Annotated[int | None, _option("Hidden units.", _MACHINE, "500")]
+_Hidden = Annotated[
+    str | None,
+    _option("Hidden units; 500,1000 for two layers of a deep machine.", _MACHINE, "500; dbm 500,1000",
+            metavar="N[,N…]"),
+]  # fmt: skip
 _Method = Annotated[str | None, _option("cd, pcd, fpcd, jarzynski or ptt.", _MACHINE, "pcd")]
 _Steps = Annotated[int | None, _option("Gibbs steps an update.", _MACHINE, "1")]
 _Chains = Annotated[int | None, _option("Persistent chains.", _MACHINE, "100")]
