@@ -66,7 +66,11 @@ def command(
     from gibbsian import comparison
 
     if resume:
-        if out is None or overwrite or [x for x in (config, preset, data, data_dir, scale) if x is not None]:
+        if (
+            out is None
+            or overwrite
+            or [x for x in (config, preset, data, data_dir, scale) if x is not None]
+        ):
             raise GibbsianError(
                 "--resume goes on with a comparison exactly as it was made, so it takes --out alone."
             )

@@ -1,6 +1,6 @@
 """Several models trained on the same data and set side by side: one table, one page of pictures."""
 
-from gibbsian.comparison.compare import Comparison, compare
+from gibbsian.comparison.comparing import Comparison, compare
 from gibbsian.comparison.plan import Figures, Model, Plan, parse, preset, presets, read
 
 __all__ = [

@@ -148,7 +148,9 @@ class Pictures:
                     rows, tuple(shape) if fits and shape else None, most=self.plan.figures.features
                 )
                 path = plots.save(figure, self.folder / f"features_{f.model.name}_{layer}.png")
-                images.append((path, f"features of layer {layer} of {f.model.label}", f"Layer {layer}."))
+                images.append(
+                    (path, f"features of layer {layer} of {f.model.label}", f"Layer {layer}.")
+                )
             sections.append(
                 Section(
                     f"Features: {f.model.label}",
@@ -170,9 +172,7 @@ class Pictures:
         images = fitted.data.to_images(x.detach().cpu())
         return images.reshape(len(images), -1)
 
-    def _save(
-        self, stacks: Mapping[str, np.ndarray], name: str, alt: str
-    ) -> tuple[Path, str, str]:
+    def _save(self, stacks: Mapping[str, np.ndarray], name: str, alt: str) -> tuple[Path, str, str]:
         figure = plots.labelled(stacks, self._shape)
         return plots.save(figure, self.folder / f"{name}.png"), alt, ""
 

@@ -22,10 +22,11 @@ def render(plan: Plan, rows: Rows, sections: Sequence[Section]) -> str:
     table = Section(
         "Side by side",
         f"Log-likelihoods are mean nats per {held} row, of the columns as the models see them "
-        f"({_transform(plan)}). AIS overestimates on average and reverse AIS underestimates, on condition "
-        f"that its chains start at equilibrium. Denoising: {count:,} {held} rows with {plan.figures.flip:.0%} "
-        f"of their entries flipped, {share:.2%} wrong before, give or take one standard error over rows. Peak "
-        "memory is that of the whole process while the model was trained, Python, PyTorch and the data in it.",
+        f"({_transform(plan)}). AIS overestimates on average and reverse AIS underestimates, on "
+        f"condition that its chains start at equilibrium. Denoising: {count:,} {held} rows with "
+        f"{plan.figures.flip:.0%} of their entries flipped, {share:.2%} wrong before; errors are given "
+        "or taken by one standard error over rows. Peak memory is that of the whole process while the "
+        "model was trained, with Python, PyTorch and the data in it.",
         table=[*zip(*lines(rows), strict=True)],
     )
     return report_page.render(
@@ -41,8 +42,12 @@ def verdict(rows: Rows) -> Verdict:
     if known:
         best = max(known, key=lambda r: r["likelihood"]["believed"]["value"])
         value = nats(best["likelihood"]["believed"]["value"])
-        among = "of all" if len(known) == len(rows) else f"of the {len(known)} whose likelihood is known"
-        headline = f"{best['label']} gives held-out rows the highest likelihood {among}, {value} nats per row."
+        among = (
+            "of all"
+            if len(known) == len(rows)
+            else f"of the {len(known)} whose likelihood is known"
+        )
+        headline = f"{best['label']} is likeliest {among}: {value} nats per held-out row."
     else:
         headline = "No model's likelihood is known: none of the estimates converged."
     oks = [f.ok for f in findings]
@@ -59,10 +64,15 @@ def _findings(row: Mapping[str, Any]) -> list[Finding]:
     else:
         low, high = nats(believed["low"]), nats(believed["high"])
         value = nats(believed["value"])
-        text = f"{row['label']}: log-likelihood {value} nats by {believed['name']}, {low} to {high}."
+        text = (
+            f"{row['label']}: log-likelihood {value} nats by {believed['name']}, {low} to {high}."
+        )
         first = Finding(True, text)
     state = {"granted": True, "open": None, "too few rows": None}.get(row["certificate"], False)
-    return [first, Finding(state, f"{row['label']}: {row['certificate_words'] or 'no certificate.'}")]
+    return [
+        first,
+        Finding(state, f"{row['label']}: {row['certificate_words'] or 'no certificate.'}"),
+    ]
 
 
 def _cards(rows: Rows) -> list[tuple[str, str, str]]:
@@ -71,7 +81,10 @@ def _cards(rows: Rows) -> list[tuple[str, str, str]]:
         found = row["likelihood"]
         believed = found["believed"] if found else None
         if believed is not None:
-            value, note = f"{nats(believed['value'])} nats", f"{row['held_out']} log-likelihood, {believed['name']}"
+            value, note = (
+                f"{nats(believed['value'])} nats",
+                f"{row['held_out']} log-likelihood, {believed['name']}",
+            )
         elif found:
             value, note = f"{nats(found['ais'])} nats", "by AIS, optimistic; not to be believed"
         else:

@@ -94,7 +94,12 @@ class Model:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the table of a configuration that says the same."""
-        own = {"label": self.label, "model": self.kind, "hidden": self.hidden, "method": self.method}
+        own = {
+            "label": self.label,
+            "model": self.kind,
+            "hidden": self.hidden,
+            "method": self.method,
+        }
         return own | self.settings
 
 
@@ -159,9 +164,7 @@ class Plan:
             if "epochs" in shorter:
                 shorter["epochs"] = max(1, round(shorter["epochs"] * factor))
             models.append(replace(m, settings=shorter))
-        return replace(
-            self, models=tuple(models), evaluation=times(self.evaluation, _SCALED)
-        )
+        return replace(self, models=tuple(models), evaluation=times(self.evaluation, _SCALED))
 
 
 def presets() -> list[str]:
@@ -216,7 +219,9 @@ def parse(table: Mapping[str, Any], where: str = "The comparison") -> Plan:
     _check_names(table, _TOP, where, "part")
     for name in ("data", "defaults", "models", "figures", "evaluation"):
         if not isinstance(table.get(name, {}), Mapping):
-            raise GibbsianError(f"{where} gives {name} = {table[name]!r}; it must be a table [{name}].")
+            raise GibbsianError(
+                f"{where} gives {name} = {table[name]!r}; it must be a table [{name}]."
+            )
     models = table.get("models")
     if not models:
         raise GibbsianError(f"{where} names no models; give each a table such as [models.rbm].")
@@ -237,9 +242,7 @@ def parse(table: Mapping[str, Any], where: str = "The comparison") -> Plan:
     return Plan(title, seed, data, found, Figures(**drawn), judged)
 
 
-def _check_names(
-    table: Mapping[str, Any], known: Sequence[str], where: str, what: str
-) -> None:
+def _check_names(table: Mapping[str, Any], known: Sequence[str], where: str, what: str) -> None:
     unknown = sorted(set(table) - set(known))
     if unknown:
         raise GibbsianError(
@@ -247,9 +250,7 @@ def _check_names(
         )
 
 
-def _model(
-    name: str, table: Any, defaults: Mapping[str, Any], seed: int, where: str
-) -> Model:
+def _model(name: str, table: Any, defaults: Mapping[str, Any], seed: int, where: str) -> Model:
     """Check one model's table over the defaults; every setting of it is looked at before any training."""
     if not isinstance(table, Mapping):
         raise GibbsianError(f"{where} gives the model {name} as {table!r}; it must be a table.")
@@ -274,7 +275,12 @@ def _model(
     except GibbsianError as error:
         raise GibbsianError(f"{where}, model {name}: {error}") from None
     return Model(
-        name, str(both.get("label", name)), kind, _hidden(both.get("hidden", 500), name), method, chosen
+        name,
+        str(both.get("label", name)),
+        kind,
+        _hidden(both.get("hidden", 500), name),
+        method,
+        chosen,
     )
 
 
@@ -284,7 +290,9 @@ def _method(table: Mapping[str, Any], where: str) -> dict[str, Any]:
     if isinstance(value, str):
         return {"kind": value}
     if not isinstance(value, Mapping):
-        raise GibbsianError(f'{where} gives method = {value!r}; it must be a word such as "pcd" or a table.')
+        raise GibbsianError(
+            f'{where} gives method = {value!r}; it must be a word such as "pcd" or a table.'
+        )
     return dict(value)
 
 

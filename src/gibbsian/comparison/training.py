@@ -48,30 +48,27 @@ class Cost(Callback):
     """
 
     def __init__(self) -> None:
-        self._before, self._peak = 0.0, 0.0
-        self._begin, self._first = 0.0, 0
         self.seconds, self.peak_mb = 0.0, 0.0
+        self._before: tuple[float, float] = (0.0, 0.0)
+        self._begin: float | None = None
 
     def on_start(self, trainer: "Trainer") -> None:
         """Start the clock, and forget the memory that others took."""
         _forget_peak()
-        self._begin, self._first = time.perf_counter(), trainer.step
-
-    def on_end(self, trainer: "Trainer") -> None:
-        """Stop the clock; a run that was complete costs nothing more."""
-        self.seconds, self.peak_mb = self._before, self._peak
-        if trainer.step > self._first:
-            found = self.state_dict()
-            self.seconds, self.peak_mb = found["seconds"], found["peak_mb"]
+        self._begin = time.perf_counter()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return seconds and MB so far."""
-        spent = time.perf_counter() - self._begin if self._begin else 0.0
-        return {"seconds": self._before + spent, "peak_mb": max(self._peak, _peak() or 0.0)}
+        """Return seconds and MB up to this checkpoint."""
+        seconds, peak = self._before
+        if self._begin is not None:
+            seconds += time.perf_counter() - self._begin
+            peak = max(peak, _peak() or 0.0)
+        self.seconds, self.peak_mb = seconds, peak
+        return {"seconds": seconds, "peak_mb": peak}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take both back."""
-        self._before, self._peak = state["seconds"], state["peak_mb"]
+        """Go on from those of a checkpoint."""
+        self.seconds, self.peak_mb = self._before = state["seconds"], state["peak_mb"]
 
 
 def machines(plan: Plan) -> dict[str, tuple[BoltzmannMachine, Dataset]]:

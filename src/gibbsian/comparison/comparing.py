@@ -165,9 +165,7 @@ def _row(
     return row, denoised
 
 
-def _evaluation(
-    plan: Plan, f: Fitted, path: Path, progress: Progress | None
-) -> dict[str, Any]:
+def _evaluation(plan: Plan, f: Fitted, path: Path, progress: Progress | None) -> dict[str, Any]:
     """Evaluate a run, or take what an evaluation of the same machine with the same settings found."""
     key = {"machine": _digest(f.trained.machine), "seed": plan.seed, **plan.evaluation}
     try:
@@ -192,8 +190,11 @@ def _digest(machine: BoltzmannMachine) -> str:
 
 
 def _layers(machine: BoltzmannMachine) -> str:
-    """Return sizes and families of a machine's layers: 784 Bernoulli – 200 Gaussian."""
-    return " – ".join(f"{u.size:,} {type(u).__name__}" for u in machine.layers)
+    """Return sizes and families of a machine's layers: 784–200 Bernoulli, or each where they differ."""
+    families = [type(u).__name__ for u in machine.layers]
+    if len(set(families)) == 1:
+        return "–".join(f"{n:,}" for n in machine.sizes) + f" {families[0]}"
+    return " – ".join(f"{n:,} {k}" for n, k in zip(machine.sizes, families, strict=True))
 
 
 def _verdict(certificate: Mapping[str, Any] | None) -> str:
