@@ -41,7 +41,7 @@ def build(pixels: int, hidden: int) -> dict[str, gb.BoltzmannMachine]:
 
 # What is special about the training of each. An L1 penalty pulls couplings to zero, so that a hidden unit
 # looks at few pixels; real-valued hidden units answer more strongly than bits, and want a smaller rate.
-SETTINGS = {"Hopfield": {"lr": 0.01}, "RBM (L1)": {"l1": 1e-3}}
+SETTINGS = {"Hopfield": {"lr": 0.03}, "RBM (L1)": {"l1": 1e-3}}
 
 
 def train(
@@ -57,7 +57,8 @@ def train(
         method = gb.PCD(steps=1, chains=100)
         settings = SETTINGS.get(name, {})
         trained[name] = gb.train(
-            machine, data, method, updates=updates, seed=137, progress=False, **settings
+            machine, data, method, updates=updates, log_every=max(1, updates // 10), seed=137,
+            progress=False, **settings,
         )
         print(f"trained {name}: {' – '.join(map(str, machine.sizes))} units")
     return trained
