@@ -77,8 +77,6 @@ def test_chains_sample_the_machine_with_fast_weights(name, generator):
     chains = ChainState(chains.layers, {f"fast.{k}": t for k, t in overlay.items()})
     phases = method.step(machine, _rows(machine), chains, Generator().manual_seed(1))
     other, source = _moved(machine, overlay), Generator().manual_seed(1)
-    if len(machine.layers) > 2:
-        gb.estimators.posterior(machine, _rows(machine), source)
     state = ChainState(chains.layers)
     for _ in range(3):
         state, _ = Gibbs().step(other, state, source)

@@ -142,3 +142,9 @@ class Terms:
         """Return the terms of some of the rows."""
         values = [v[rows] for v in self.values]
         return Terms(self.joints, values, {k: t[rows] for k, t in self.units.items()})
+
+    def above(self, others: "Terms") -> "Terms":
+        """Return these rows and, below them, those of other terms of the same machine."""
+        values = [torch.cat(pair) for pair in zip(self.values, others.values, strict=True)]
+        units = {k: torch.cat([t, others.units[k]]) for k, t in self.units.items()}
+        return Terms(self.joints, values, units)

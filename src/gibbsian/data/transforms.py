@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, final
+from typing import Any
 
 import torch
 from jaxtyping import Float, Shaped
@@ -44,7 +44,6 @@ def transform_names() -> list[str]:
     return sorted(_PLAIN)
 
 
-@final
 class Transform:
     """Steps in a row, from raw rows to the float32 rows that a machine sees.
 

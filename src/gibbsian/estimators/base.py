@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from gibbsian import meanfield, precision
 from gibbsian.arguments import whole
 from gibbsian.errors import GibbsianError, TrainingError
 from gibbsian.machine import BoltzmannMachine, Clamp, State
@@ -167,7 +168,8 @@ def posterior(
 
     The odd entries are placeholders: they enter a gradient by their expectations, which for one hidden
     layer are exact. Deeper layers are drawn by Gibbs sweeps with the visible layer held, from an
-    upward pass.
+    upward pass: chains that start at the data (CD) need states. Persistent ones do not, and take
+    `inferred`.
     """
     if len(machine.layers) == 2:
         return x, x
@@ -179,6 +181,18 @@ def posterior(
     return chain.layers
 
 
+def inferred(machine: BoltzmannMachine, x: Float[Tensor, "batch n"]) -> Terms | None:
+    """Return the data's terms under mean field, None for one hidden layer: its posterior is a closed form.
+
+    This is the positive phase of deep machines in Salakhutdinov & Hinton (2009): the gradient is then that of
+    the variational bound.
+    """
+    if len(machine.layers) == 2:
+        return None
+    full = precision.full(machine)  # means are not what bfloat16 holds exactly, as states are
+    return meanfield.terms(full, meanfield.infer(full, x))
+
+
 def stacked(
     machine: BoltzmannMachine, data: State, model: State,
     fields: tuple[Mapping[int, Tensor], Mapping[int, Tensor]],
@@ -188,6 +202,16 @@ def stacked(
     rows = {i: torch.cat([data[i], model[i]]) for i in even}
     state = [rows.get(i, data[i]) for i in range(len(machine.layers))]
     return machine.terms(state, 1, {i: torch.cat([f, fields[1][i]]) for i, f in fields[0].items()})
+
+
+def beneath(
+    machine: BoltzmannMachine, data: State, deep: Terms | None, model: State,
+    fields: Mapping[int, Tensor],
+) -> Terms:  # fmt: skip
+    """Return the data's terms, which `inferred` found if there is need, and below them the model's."""
+    if deep is None:
+        return stacked(machine, data, model, (machine.fields(1, data), fields))
+    return deep.above(machine.terms(model, 1, fields))
 
 
 def from_spec(spec: Mapping[str, Any]) -> Estimator:

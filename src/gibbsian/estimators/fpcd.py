@@ -12,7 +12,7 @@ from gibbsian.estimators.base import (
     Phases,
     Stacked,
     check_sampler,
-    posterior,
+    inferred,
 )
 from gibbsian.estimators.chains import check_chains, check_memory, present
 from gibbsian.machine import BoltzmannMachine
@@ -104,16 +104,17 @@ class FPCD(Estimator):
     ) -> Phases:  # fmt: skip
         """Move the chains by k steps, then the fast weights; sample weights weigh the data only."""
         chains, overlay = _parted(present("FPCD", chains))
-        data = posterior(machine, x, generator)
+        deep = inferred(machine, x)
         if self._shifted is None or self._shifted.machine is not machine:
             self._shifted = fast.Shifted(machine)
         moved = self._shifted.at(overlay)
         for _ in range(self.steps):
             chains, _ = self.sampler.step(moved, chains, generator)
-        # The odd layers' entries are replaced by their means.
-        pairs = zip(data, chains.layers, strict=True)
-        both = [torch.cat([a, b]) if i % 2 == 0 else a for i, (a, b) in enumerate(pairs)]
-        terms = machine.terms(both, 1)
+        if deep is None:
+            # The odd layer's entry is replaced by its mean.
+            terms = machine.terms((torch.cat([x, chains.layers[0]]), x), 1)
+        else:
+            terms = deep.above(machine.terms(chains.layers, 1))
         n, m = len(x), len(chains.layers[0])
         gradient = signed(n, m, (weights, None), terms.values[0])
         overlay = fast.after(overlay, terms, gradient, self.decay, self.fast_lr)

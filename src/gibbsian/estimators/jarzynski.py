@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 from gibbsian import precision
 from gibbsian.arguments import number, whole
 from gibbsian.errors import TrainingError
-from gibbsian.estimators.base import Estimator, Phases, Stacked, posterior, stacked
+from gibbsian.estimators.base import Estimator, Phases, Stacked, beneath, inferred
 from gibbsian.estimators.chains import check_chains, check_memory, present
 from gibbsian.machine import BoltzmannMachine
 from gibbsian.path import BaseRatePath
@@ -136,14 +136,15 @@ class Jarzynski(Estimator):
         Sample weights weigh the data only.
         """
         machine = precision.full(machine)
-        data = posterior(machine, x, generator)
+        deep = inferred(machine, x)
         chains, fields = self._follow(machine, present("Jarzynski's PCD", chains), generator)
         # The witnesses come last.
         n = self.chains
         rows = tuple(s[:n] for s in chains.layers)
-        known = (machine.fields(1, data), {i: f[:n] for i, f in fields.items()})
+        known = {i: f[:n] for i, f in fields.items()}
         share = chains.extra["log_weights"][:n].softmax(dim=0)
-        return Stacked(stacked(machine, data, rows, known), len(x), (weights, share), chains)
+        terms = beneath(machine, (x, x), deep, rows, known)
+        return Stacked(terms, len(x), (weights, share), chains)
 
     def _follow(
         self, machine: BoltzmannMachine, chains: ChainState, generator: Generator | None

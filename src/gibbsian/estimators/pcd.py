@@ -13,15 +13,18 @@ from gibbsian.estimators.base import (
     Estimator,
     Phases,
     Stacked,
+    beneath,
     check_sampler,
+    inferred,
     posterior,
-    stacked,
 )
 from gibbsian.estimators.chains import check_chains, check_memory, present
 from gibbsian.estimators.moving_ladder import MovingLadder, check_levels, check_levels_memory
 from gibbsian.machine import BoltzmannMachine
 from gibbsian.samplers import ChainState, Gibbs, Sampler
 from gibbsian.samplers import start as first_states
+
+INFERENCES = ("mean-field", "gibbs")
 
 
 class PCD(Estimator):
@@ -48,6 +51,10 @@ class PCD(Estimator):
         (`gibbsian.estimators.moving_ladder`). An update costs as much as PCD's with levels times the chains.
     levels : int, optional
         Of tempering: the number of levels; as many as an acceptance of about 0.3 needs unless given.
+    inference : {"mean-field", "gibbs"}
+        The positive phase of machines with more than one hidden layer. Mean field (Salakhutdinov &
+        Hinton 2009) makes the gradient that of a variational bound, without noise; Gibbs sweeps with the
+        visible layer held make it that of the likelihood, with noise.
 
     Raises
     ------
@@ -63,6 +70,7 @@ class PCD(Estimator):
         refresh: float = 0.0,
         sampler: Sampler | str | None = None,
         levels: int | None = None,
+        inference: str = "mean-field",
     ) -> None:
         self.steps, self.chains = check_chains("PCD", steps, chains, start)
         if not 0 <= number(refresh, "The probability of a refresh", TrainingError) < 1:
@@ -77,6 +85,11 @@ class PCD(Estimator):
             raise TrainingError(
                 f"PCD's samplers by name are {', '.join(SAMPLERS)}, not {sampler!r}."
             )
+        if inference not in INFERENCES:
+            raise TrainingError(
+                f"PCD's positive phase is {' or '.join(INFERENCES)}, not {inference!r}."
+            )
+        self.inference = inference
         # The ladder is made by `init`, which has the rows that its reference is fitted to.
         self.sampler, named = check_sampler(None if isinstance(sampler, str) else sampler)
         if self._tempered:
@@ -84,6 +97,7 @@ class PCD(Estimator):
         self.config = {
             "kind": "pcd", "steps": self.steps, "chains": self.chains, "start": start,
             "refresh": self.refresh, **named, **({} if levels is None else {"levels": self.levels}),
+            **({} if inference == INFERENCES[0] else {"inference": inference}),
         }  # fmt: skip
 
     def init(
@@ -113,19 +127,21 @@ class PCD(Estimator):
     ) -> Phases:  # fmt: skip
         """Move the chains by k steps; sample weights weigh the data only."""
         chains = present("PCD", chains)
-        data = posterior(machine, x, generator)
+        by_chance = self.inference == "gibbs"
+        data = posterior(machine, x, generator) if by_chance else (x, x)
+        deep = None if by_chance else inferred(machine, x)
         if self.refresh:
             chains = self._restart(machine, chains, generator)
         for _ in range(self.steps - 1):
             chains, _ = self.sampler.step(machine, chains, generator)
-        together = self.sampler.beside and self.sampler.beside(machine, chains, data, generator)
+        beside = self.sampler.beside if deep is None else None
+        together = beside and beside(machine, chains, data, generator)
         if together:
             chains, state, fields = together
             terms = machine.terms(state, 1, fields)
         else:
             chains, info = self.sampler.step(machine, chains, generator)
-            known = (machine.fields(1, data), info.fields)
-            terms = stacked(machine, data, chains.layers, known)
+            terms = beneath(machine, data, deep, chains.layers, info.fields)
         return Stacked(terms, len(x), (weights, None), chains)
 
     def _restart(

@@ -10,10 +10,10 @@ from torch import Generator, Tensor
 from gibbsian.arguments import number
 from gibbsian.bennett import log_ratio
 from gibbsian.errors import TrainingError
-from gibbsian.estimators.base import Estimator, Phases, Stacked, check_count, posterior
+from gibbsian.estimators.base import Estimator, Phases, Stacked, check_count, inferred
 from gibbsian.estimators.chains import check_chains, check_memory, present
 from gibbsian.estimators.waiting import Clock
-from gibbsian.machine import BoltzmannMachine, State
+from gibbsian.machine import BoltzmannMachine
 from gibbsian.moments import Terms
 from gibbsian.path import BaseRatePath, reference
 from gibbsian.precision import refresh
@@ -141,7 +141,7 @@ class PTT(Estimator):
             walk.go_back()
         walk.steps(self.steps - 1)
         walk.move()
-        terms, model = _beside(machine, posterior(machine, x, generator), walk.layers)
+        terms, model = _beside(machine, x, walk.layers)
         # The odd layers are those that the even ones were drawn from.
         after = ChainState(tuple(walk.layers), extra)
         extra["energy"] = machine.marginal_energy(walk.layers, fields=model)
@@ -190,15 +190,16 @@ def _fill(machine: BoltzmannMachine, extra: dict[str, Tensor]) -> None:
 
 
 def _beside(
-    machine: BoltzmannMachine, data: State, chains: Sequence[Tensor]
+    machine: BoltzmannMachine, x: Tensor, chains: Sequence[Tensor]
 ) -> tuple[Terms, dict[int, Tensor]]:
-    """Return the terms of the data's rows and the chains', from one product, and the chains' fields."""
-    rows = [
-        torch.cat([a, b]) if i % 2 == 0 else a
-        for i, (a, b) in enumerate(zip(data, chains, strict=True))
-    ]
+    """Return the terms of both, from one product where it can be, and the fields of the chains."""
+    deep = inferred(machine, x)
+    if deep is not None:
+        fields = machine.fields(1, chains)
+        return deep.above(machine.terms(chains, 1, fields)), fields
+    rows = [torch.cat([x, chains[0]]), x]
     fields = machine.fields(1, rows)
-    return machine.terms(rows, 1, fields), {i: f[len(data[0]) :] for i, f in fields.items()}
+    return machine.terms(rows, 1, fields), {i: f[len(x) :] for i, f in fields.items()}
 
 
 class _Walk:
