@@ -17,7 +17,8 @@ from pathlib import Path
 import torch
 
 import gibbsian as gb
-from gibbsian import plots, repair
+from gibbsian import plots
+from gibbsian.comparison.denoising import reconstruct as restore
 
 HIDDEN = 200  # units of each hidden layer
 SHOWN = 8  # digits beside each other
@@ -57,16 +58,26 @@ def train(
         method = gb.PCD(steps=1, chains=100)
         settings = SETTINGS.get(name, {})
         trained[name] = gb.train(
-            machine, data, method, updates=updates, log_every=max(1, updates // 10), seed=137,
-            progress=False, **settings,
+            machine,
+            data,
+            method,
+            updates=updates,
+            log_every=max(1, updates // 10),
+            seed=137,
+            progress=False,
+            **settings,
         )
         print(f"trained {name}: {' – '.join(map(str, machine.sizes))} units")
     return trained
 
 
 def reconstruct(trained: dict[str, gb.Trained], digits: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Pass digits up to the last hidden layer and down again, by conditional means."""
-    return {name: repair.reconstruct(run.machine, digits) for name, run in trained.items()}
+    """What each model expects to see, given the means of its hidden units given the digits.
+
+    With one hidden layer that is a pass up and a pass down. In a DBM each hidden layer also hears from the
+    one above, so the means are found by a few sweeps of mean field.
+    """
+    return {name: restore(run.machine, digits) for name, run in trained.items()}
 
 
 def dream(trained: dict[str, gb.Trained], steps: int) -> dict[str, torch.Tensor]:

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from gibbsian import plots, repair, samplers
-from gibbsian.comparison.denoising import Denoised
+from gibbsian import plots, samplers
+from gibbsian.comparison.denoising import Denoised, reconstruct
 from gibbsian.comparison.plan import Plan
 from gibbsian.comparison.training import Fitted
 from gibbsian.report_page import Section
@@ -65,17 +65,18 @@ class Pictures:
         return Section("Data", words, [self._save(self._data, "data", "rows of the data")])
 
     def reconstructions(self) -> Section:
-        """One pass up and down by each model."""
+        """What each model makes of rows by the means of its hidden units."""
 
         def again(f: Fitted) -> Tensor:
             rows = held_out(f, self._columns, self.plan.seed)[1]
-            return repair.reconstruct(f.trained.machine, rows)
+            return reconstruct(f.trained.machine, rows)
 
         stacks = self._data | self._of_each(again)
         return Section(
             "Reconstructions",
-            f"{self.held.capitalize()} rows and E[v | E[h | v]], all layers passed upwards and downwards. "
-            "A good reconstruction says that the hidden units hold a row, not that samples look like rows.",
+            f"{self.held.capitalize()} rows, and what each model expects to see given the means of its "
+            "hidden units (by mean field where they are in several layers). A good reconstruction says that the "
+            "hidden units hold a row, not that samples look like rows.",
             [self._save(stacks, "reconstructions", "rows and their reconstructions")],
         )
 
@@ -110,10 +111,10 @@ class Pictures:
         )
 
     def denoising(self) -> Section:
-        """Damaged rows, and what each model makes of them in one pass and by its posterior."""
+        """Damaged rows, and what each model makes of them, by means and by its posterior."""
         n, flip = self._columns, self.plan.figures.flip
         words = {
-            "pass": "One pass: E[v | E[h | v]] of the damaged row, as the notebook does it.",
+            "mean-field": "By the means of the hidden units given the damaged row, as the notebook does it.",
             "posterior": "Posterior: the mean of v given the damaged row and how rows are damaged, by "
             f"{self.plan.figures.denoising_steps} Gibbs steps. What the model as a distribution has to say.",
         }
@@ -124,7 +125,7 @@ class Pictures:
 
             def restored(f: Fitted, way: str = way) -> Tensor:
                 found = self.denoised[f.model.name].restored
-                return found.get(way, found["pass"])[:n]
+                return found.get(way, found["mean-field"])[:n]
 
             stacks = self._data | {"Noisy": damaged} | self._of_each(restored)
             path, alt, _ = self._save(stacks, f"denoising_{way}", f"denoising by {way}")

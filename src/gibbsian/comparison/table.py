@@ -6,7 +6,7 @@ from typing import Any
 
 HEAD = (
     "model", "layers", "updates", "log-likelihood: AIS (optimistic)", "reverse AIS (pessimistic)",
-    "to believe", "certificate", "wrong pixels in one pass", "by the posterior", "training time",
+    "to believe", "certificate", "wrong after denoising by means", "by the posterior", "training time",
     "peak memory",
 )  # fmt: skip
 
@@ -23,7 +23,7 @@ def _line(row: Mapping[str, Any]) -> tuple[str, ...]:
         row["label"], row["layers"], f"{row['updates']:,}", nats(found.get("ais")),
         nats(found.get("reverse_ais")),
         "neither" if believed is None else f"{nats(believed['value'])} ({believed['name']})",
-        row["certificate"], _error(errors.get("pass")), _error(errors.get("posterior")),
+        row["certificate"], _error(errors.get("mean-field")), _error(errors.get("posterior")),
         duration(row["seconds"]), "unknown" if row["peak_mb"] is None else f"{row['peak_mb']:,.0f} MB",
     )  # fmt: skip
 
