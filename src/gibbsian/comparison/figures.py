@@ -75,7 +75,7 @@ class Pictures:
         return Section(
             "Reconstructions",
             f"{self.held.capitalize()} rows, and what each model expects to see given the means of its "
-            "hidden units (by mean field where they are in several layers). A good reconstruction says that the "
+            "hidden units (by mean field in several layers). A good reconstruction says that the "
             "hidden units hold a row, not that samples look like rows.",
             [self._save(stacks, "reconstructions", "rows and their reconstructions")],
         )
