@@ -11,6 +11,7 @@ from gibbsian import plots, samplers
 from gibbsian.comparison.denoising import Denoised, reconstruct
 from gibbsian.comparison.plan import Plan
 from gibbsian.comparison.training import Fitted
+from gibbsian.features import features
 from gibbsian.report_page import Section
 from gibbsian.units import base as unit
 
@@ -143,7 +144,8 @@ class Pictures:
         for f in self.fitted:
             shape = f.data.image_shape
             images = []
-            for layer, rows in enumerate(_in_pixels(f), 1):
+            for layer in range(1, len(f.trained.machine.layers)):
+                rows = features(f.trained.machine, layer).cpu()
                 fits = shape is not None and int(np.prod(shape)) == rows.shape[1]
                 figure = plots.filters(
                     rows, tuple(shape) if fits and shape else None, most=self.plan.figures.features
@@ -176,13 +178,3 @@ class Pictures:
     def _save(self, stacks: Mapping[str, np.ndarray], name: str, alt: str) -> tuple[Path, str, str]:
         figure = plots.labelled(stacks, self._shape)
         return plots.save(figure, self.folder / f"{name}.png"), alt, ""
-
-
-def _in_pixels(fitted: Fitted) -> list[Tensor]:
-    """Return the couplings of each hidden layer to the visible one (units, n), through the layers between."""
-    found, product = [], None
-    for joint in fitted.trained.machine.joints:
-        weight = joint.weight.detach().cpu()
-        product = weight if product is None else product @ weight
-        found.append(product.T)
-    return found

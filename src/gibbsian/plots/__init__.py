@@ -17,6 +17,7 @@ import numpy as np
 from gibbsian.errors import GibbsianError
 from gibbsian.plots.charts import energy_chains, learning_curves, likelihood_bounds, study
 from gibbsian.plots.ladders import ladder, log_z_along, mixing
+from gibbsian.plots.memory import capacity
 from gibbsian.plots.pictures import (
     _SEPARATOR,
     Array,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "along_ladder",
+    "capacity",
     "energy_chains",
     "filters",
     "labelled",
