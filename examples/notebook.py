@@ -13,6 +13,7 @@ pictures leave open: how likely are digits that nobody trained on, and may the s
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -42,7 +43,7 @@ def build(pixels: int, hidden: int) -> dict[str, gb.BoltzmannMachine]:
 
 # What is special about the training of each. An L1 penalty pulls couplings to zero, so that a hidden unit
 # looks at few pixels; real-valued hidden units answer more strongly than bits, and want a smaller rate.
-SETTINGS = {"Hopfield": {"lr": 0.03}, "RBM (L1)": {"l1": 1e-3}}
+SETTINGS: dict[str, dict[str, Any]] = {"Hopfield": {"lr": 0.03}, "RBM (L1)": {"l1": 1e-3}}
 
 
 def train(
@@ -107,7 +108,7 @@ def denoise(
     return noisy, restored
 
 
-def judge(trained: dict[str, gb.Trained], **sizes: int) -> None:
+def judge(trained: dict[str, gb.Trained], **sizes: Any) -> None:
     """Both bounds on the likelihood of test digits, and whether samples from noise can be trusted."""
     for name, run in trained.items():
         found = gb.evaluate(run, **sizes)
@@ -123,7 +124,7 @@ def judge(trained: dict[str, gb.Trained], **sizes: int) -> None:
 
 def main(
     source: str = "digits", updates: int = 5_000, hidden: int = HIDDEN, steps: int = 1_000,
-    out: str | Path = "notebook", **sizes: int,
+    out: str | Path = "notebook", **sizes: Any,
 ) -> dict[str, gb.Trained]:  # fmt: skip
     """Tell the whole story, and leave its pictures in the folder `out`."""
     out = Path(out)
@@ -151,4 +152,5 @@ def main(
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:2], *map(int, sys.argv[2:3]))
+    given = sys.argv[1:]
+    main(given[0] if given else "digits", int(given[1]) if len(given) > 1 else 5_000)
