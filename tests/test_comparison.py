@@ -145,11 +145,20 @@ def test_presets_are_plans_and_scale() -> None:
         assert comparison.parse(found.as_dict()) == found
     notebook = comparison.preset("mnist-notebook")
     assert [m.name for m in notebook.models] == ["hopfield", "rbm", "sparse-rbm", "dbm"]
-    small = notebook.scaled(0.01).on("digits")
-    assert small.data == {"source": "digits", "transform": "threshold"}
+    small = notebook.scaled(0.01)
     for one, other in zip(small.models, notebook.models, strict=True):
         assert one.settings["updates"] == other.settings["updates"] // 100
     assert small.evaluation["chains"] == notebook.evaluation["chains"]
+
+
+def test_other_data_bring_their_own_settings() -> None:
+    digits = comparison.preset("mnist-notebook", "digits", "folder")
+    assert digits.data == {"source": "digits", "transform": "threshold", "data_dir": "folder"}
+    assert digits.title.endswith("8×8 digits")
+    mnist, other = (comparison.preset("mnist-notebook", data) for data in (None, "table.csv"))
+    assert digits.models[0].settings["updates"] < mnist.models[0].settings["updates"]
+    assert digits.models[3].hidden == [200, 200]
+    assert other.models == mnist.models and other.data["source"] == "table.csv"
 
 
 # The truth about denoising, by enumeration.
@@ -226,6 +235,8 @@ def test_denoising_knows_what_it_measures() -> None:
     [
         (("title", "name"), "known are title, seed"),
         (("[models", "[machines"), "unknown part 'machines'"),
+        (("[figures]", "[on.digits]\nmodels = {}\n[figures]"), "part of [on.digits] 'models'"),
+        (("[figures]", "[on]\ndigits = 3\n[figures]"), "it must be a table"),
         (('model = "hopfield"', 'model = "hopfeld"'), "no model 'hopfeld'; known are rbm"),
         (("lr = 0.01", "rate = 0.01"), "no training setting 'rate'"),
         (("columns = 4", "wide = 4"), "setting of the figures 'wide'; known are columns"),

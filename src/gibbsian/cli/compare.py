@@ -76,10 +76,7 @@ def command(
             )
         plan = None
     else:
-        plan = _plan(config, preset)
-        if data is not None or data_dir is not None:
-            source = data or plan.data["source"]
-            plan = plan.on(source, None if data_dir is None else str(data_dir))
+        plan = _plan(config, preset, data, None if data_dir is None else str(data_dir))
         plan = plan if scale is None else plan.scaled(scale)
     name = preset or (config.stem if config is not None else "comparison")
     bars = not (quiet or as_json) and sys.stderr.isatty()
@@ -90,8 +87,10 @@ def command(
     _tell(found, as_json)
 
 
-def _plan(config: Path | None, preset: str | None) -> "Plan":
-    """Return the plan of a file or of a preset."""
+def _plan(
+    config: Path | None, preset: str | None, data: str | None, data_dir: str | None
+) -> "Plan":
+    """Return the plan of a file or of a preset, on its own data or on others."""
     from gibbsian import comparison
 
     if (config is None) == (preset is None):
@@ -99,7 +98,9 @@ def _plan(config: Path | None, preset: str | None) -> "Plan":
             "Name a comparison: a TOML file, or --preset with one of "
             f"{', '.join(comparison.presets())}; not both."
         )
-    return comparison.read(config) if config is not None else comparison.preset(str(preset))
+    if config is not None:
+        return comparison.read(config, data, data_dir)
+    return comparison.preset(str(preset), data, data_dir)
 
 
 def _tell(found: "Comparison", as_json: bool) -> None:

@@ -11,7 +11,8 @@ from gibbsian import estimators, recipes, settings
 from gibbsian.arguments import number, whole
 from gibbsian.errors import GibbsianError
 
-_TOP = ("title", "seed", "data", "defaults", "models", "figures", "evaluation")
+_TOP = ("title", "seed", "data", "defaults", "models", "figures", "evaluation", "on")
+_ON = ("title", "defaults", "figures", "evaluation")
 _MODEL = ("label", "model", "hidden", "method")
 _DATA = (
     "source", "key", "labels", "classes", "limit", "transform", "validation", "test", "data_dir",
@@ -77,8 +78,8 @@ class Model:
         In tables and figures.
     kind : str
         Of `gibbsian.recipes`.
-    hidden : int or list of int
-        Units of each hidden layer.
+    hidden : int or list of int, optional
+        Units of each hidden layer; what suits the model unless given.
     method : dict
         As `gibbsian.estimators.from_spec` takes it.
     settings : dict
@@ -88,7 +89,7 @@ class Model:
     name: str
     label: str
     kind: str
-    hidden: int | list[int]
+    hidden: int | list[int] | None
     method: dict[str, Any]
     settings: dict[str, Any]
 
@@ -135,12 +136,6 @@ class Plan:
             "figures": asdict(self.figures), "evaluation": self.evaluation,
         }  # fmt: skip
 
-    def on(self, source: str, data_dir: str | None = None) -> "Plan":
-        """Return the same comparison on other data."""
-        kept = {k: self.data[k] for k in ("transform",) if k in self.data}
-        other = kept | {"source": source} | ({"data_dir": data_dir} if data_dir else {})
-        return replace(self, data=other, title=f"{self.title}, here on {Path(source).stem}")
-
     def scaled(self, factor: float) -> "Plan":
         """Return a shorter or longer comparison: updates, temperatures and steps times `factor`.
 
@@ -173,8 +168,8 @@ def presets() -> list[str]:
     return sorted(f.name.removesuffix(".toml") for f in found if f.name.endswith(".toml"))
 
 
-def preset(name: str) -> Plan:
-    """Return a comparison that comes with the package.
+def preset(name: str, data: str | None = None, data_dir: str | None = None) -> Plan:
+    """Return a comparison that comes with the package, on its own data or on others.
 
     Raises
     ------
@@ -184,11 +179,11 @@ def preset(name: str) -> Plan:
     if name not in presets():
         raise GibbsianError(f"There is no preset {name!r}; known are {', '.join(presets())}.")
     text = files("gibbsian.comparison").joinpath("presets", f"{name}.toml").read_text("utf-8")
-    return parse(tomllib.loads(text), f"The preset {name}")
+    return parse(tomllib.loads(text), f"The preset {name}", data, data_dir)
 
 
-def read(path: str | Path) -> Plan:
-    """Read a comparison from a TOML file.
+def read(path: str | Path, data: str | None = None, data_dir: str | None = None) -> Plan:
+    """Read a comparison from a TOML file; `data` and `data_dir` are those of `parse`.
 
     Raises
     ------
@@ -205,23 +200,34 @@ def read(path: str | Path) -> Plan:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise GibbsianError(f"The config file {path} is no valid TOML: {error}.") from None
-    return parse(table, f"The config file {path}")
+    return parse(table, f"The config file {path}", data, data_dir)
 
 
-def parse(table: Mapping[str, Any], where: str = "The comparison") -> Plan:
-    """Make a comparison of the plain values of a configuration; `where` begins the sentence of an error.
+def parse(
+    table: Mapping[str, Any], where: str = "The comparison", data: str | None = None,
+    data_dir: str | None = None,
+) -> Plan:  # fmt: skip
+    """Make a comparison of the plain values of a configuration.
+
+    Parameters
+    ----------
+    table : mapping
+        As a TOML file has it.
+    where : str
+        Begins the sentence of an error.
+    data : str, optional
+        A named set or a file in place of the configuration's data. What its table ``[on.NAME]`` says of
+        them wins over its other tables.
+    data_dir : str, optional
+        Folder of the named sets.
 
     Raises
     ------
     GibbsianError
         If something in it is unknown or impossible.
     """
-    _check_names(table, _TOP, where, "part")
-    for name in ("data", "defaults", "models", "figures", "evaluation"):
-        if not isinstance(table.get(name, {}), Mapping):
-            raise GibbsianError(
-                f"{where} gives {name} = {table[name]!r}; it must be a table [{name}]."
-            )
+    _check_tables(table, where)
+    table = _on(table, data, data_dir, where)
     models = table.get("models")
     if not models:
         raise GibbsianError(f"{where} names no models; give each a table such as [models.rbm].")
@@ -240,6 +246,36 @@ def parse(table: Mapping[str, Any], where: str = "The comparison") -> Plan:
     found = tuple(_model(name, t, defaults, seed, where) for name, t in models.items())
     title = str(title or f"{len(found)} Boltzmann machines compared")
     return Plan(title, seed, data, found, Figures(**drawn), judged)
+
+
+def _check_tables(table: Mapping[str, Any], where: str) -> None:
+    _check_names(table, _TOP, where, "part")
+    for name in sorted(set(_TOP) - {"title", "seed"}):
+        if not isinstance(table.get(name, {}), Mapping):
+            raise GibbsianError(
+                f"{where} gives {name} = {table[name]!r}; it must be a table [{name}]."
+            )
+
+
+def _on(
+    table: Mapping[str, Any], data: str | None, data_dir: str | None, where: str
+) -> dict[str, Any]:
+    """Put other data, and what is said of them, into a configuration."""
+    found, own = dict(table), dict(table.get("data", {}))
+    for name, part in table.get("on", {}).items():
+        if not isinstance(part, Mapping):
+            raise GibbsianError(f"{where} gives {part!r} for the data {name}; it must be a table.")
+        _check_names(part, _ON, where, f"part of [on.{name}]")
+    if data is not None:
+        own = {k: v for k, v in own.items() if k == "transform"} | {"source": data}
+        part = table.get("on", {}).get(data, {"title": f"{table.get('title', '')}: {data}"})
+        for name, value in part.items():
+            both = isinstance(value, Mapping)
+            found[name] = {**table.get(name, {}), **value} if both else value
+        _check_tables(found, where)
+    if data_dir is not None:
+        own["data_dir"] = data_dir
+    return found | {"data": own}
 
 
 def _check_names(table: Mapping[str, Any], known: Sequence[str], where: str, what: str) -> None:
@@ -278,7 +314,7 @@ def _model(name: str, table: Any, defaults: Mapping[str, Any], seed: int, where:
         name,
         str(both.get("label", name)),
         kind,
-        _hidden(both.get("hidden", 500), name),
+        _hidden(both.get("hidden"), name),
         method,
         chosen,
     )
@@ -296,8 +332,10 @@ def _method(table: Mapping[str, Any], where: str) -> dict[str, Any]:
     return dict(value)
 
 
-def _hidden(value: Any, name: str) -> int | list[int]:
+def _hidden(value: Any, name: str) -> int | list[int] | None:
     what = f"The number of hidden units of {name}"
+    if value is None:
+        return None
     if isinstance(value, list):
         return [whole(v, what) for v in value]
     return whole(value, what)
