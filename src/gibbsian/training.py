@@ -146,6 +146,20 @@ class Trainer:
             statistics=self.statistics,
             biases={int(k): v for k, v in s.biases.items()},
         )  # fmt: skip
+        self._place(rows)
+
+    def begin_at(self, machine: BoltzmannMachine) -> None:
+        """Start from the parameters of another machine of this shape, before the first update."""
+        limit = max(2000, self.settings.monitor_rows)
+        rows = self.data.train.tensor(limit=limit, generator=self.settings.seed)
+        self.machine.load_state_dict(machine.state_dict())
+        self._place(rows.to(next(self.machine.parameters())))
+        self.averaged.load_state_dict(self.machine.state_dict())
+
+    def _place(self, rows: Tensor) -> None:
+        """Place chains and offsets where the parameters are."""
+        s, machine, mean = self.settings, self.machine, self.statistics[0]
+        like = next(machine.parameters())
         self.keeper.keep()
         # The same machine, but for the precision of its products.
         self._walker = precision.lowered(machine, precision.resolve(s.precision, self.device))

@@ -111,6 +111,10 @@ _Whiten = Annotated[
     _option("Largest variance of states along a direction before couplings step more slowly along it, so "
             "that larger rates are stable; 0.3 with --lr 0.5 suits MNIST.", _LEARNING, "0: off"),
 ]  # fmt: skip
+_Pretrain = Annotated[
+    int | None,
+    _option("Epochs of greedy pre-training of each layer of a deep machine.", _LEARNING, "0: none"),
+]
 _Average = Annotated[float | None, _option("Decay of the Polyak average.", _LEARNING, "0.999")]
 _Patience = Annotated[
     int | None,
@@ -198,6 +202,7 @@ def command(
     lr: _Lr = None, optimizer: _Optimizer = None, optimizer_option: _OptimizerOption = None,
     schedule: _Schedule = None, schedule_option: _ScheduleOption = None, l1: _L1 = None,
     l2: _L2 = None, center: _Center = None, whiten: _Whiten = None, average: _Average = None,
+    pretrain: _Pretrain = None,
     patience: _Patience = None, tolerance: _Tolerance = None, seed: _Seed = None,
     classes: _Classes = None, limit: _Limit = None, transform: _Transform = None,
     key: _Key = None, labels: _Labels = None, validation: _Validation = None, test: _Test = None,
