@@ -22,8 +22,9 @@ def render(plan: Plan, rows: Rows, sections: Sequence[Section]) -> str:
     table = Section(
         "Side by side",
         f"Log-likelihoods are mean nats per {held} row, of the columns as the models see them "
-        f"({_transform(plan)}). AIS overestimates on average and reverse AIS underestimates, on "
-        f"condition that its chains start at equilibrium. Denoising: {count:,} {held} rows with "
+        f"({_transform(plan)}); under several hidden layers, a variational lower bound (≥). AIS "
+        "overestimates on average and reverse AIS underestimates, on condition that its chains start at "
+        f"equilibrium. Denoising: {count:,} {held} rows with "
         f"{plan.figures.flip:.0%} of their entries flipped, {share:.2%} wrong before; errors are given "
         "or taken by one standard error over rows. Peak memory is that of the whole process while the "
         "model was trained, with Python, PyTorch and the data in it.",
@@ -41,7 +42,7 @@ def verdict(rows: Rows) -> Verdict:
     known = [r for r in rows if r["likelihood"] and r["likelihood"]["believed"]]
     if known:
         best = max(known, key=lambda r: r["likelihood"]["believed"]["value"])
-        value = nats(best["likelihood"]["believed"]["value"])
+        value = _least(best) + nats(best["likelihood"]["believed"]["value"])
         among = (
             "of all"
             if len(known) == len(rows)
@@ -63,7 +64,7 @@ def _findings(row: Mapping[str, Any]) -> list[Finding]:
         first = Finding(None, f"{row['label']}: no estimate of the likelihood can be believed.")
     else:
         low, high = nats(believed["low"]), nats(believed["high"])
-        value = nats(believed["value"])
+        value = _least(row) + nats(believed["value"])
         text = (
             f"{row['label']}: log-likelihood {value} nats by {believed['name']}, {low} to {high}."
         )
@@ -73,6 +74,10 @@ def _findings(row: Mapping[str, Any]) -> list[Finding]:
         first,
         Finding(state, f"{row['label']}: {row['certificate_words'] or 'no certificate.'}"),
     ]
+
+
+def _least(row: Mapping[str, Any]) -> str:
+    return "at least " if row["likelihood"].get("is_bound") else ""
 
 
 def _cards(rows: Rows) -> list[tuple[str, str, str]]:

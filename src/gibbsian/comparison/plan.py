@@ -137,7 +137,7 @@ class Plan:
         }  # fmt: skip
 
     def scaled(self, factor: float) -> "Plan":
-        """Return a shorter or longer comparison: updates, temperatures and steps times `factor`.
+        """Return a shorter or longer comparison: updates, epochs, temperatures and steps times `factor`.
 
         Raises
         ------
@@ -156,8 +156,9 @@ class Plan:
         models = []
         for m in self.models:
             shorter = times(m.settings, ("updates",))
-            if "epochs" in shorter:
-                shorter["epochs"] = max(1, round(shorter["epochs"] * factor))
+            for name in ("epochs", "pretrain"):
+                if shorter.get(name):
+                    shorter[name] = max(1, round(shorter[name] * factor))
             models.append(replace(m, settings=shorter))
         return replace(self, models=tuple(models), evaluation=times(self.evaluation, _SCALED))
 

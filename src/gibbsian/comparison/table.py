@@ -18,11 +18,11 @@ def lines(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
 
 def _line(row: Mapping[str, Any]) -> tuple[str, ...]:
     found, errors = row["likelihood"] or {}, row["denoising"]
-    believed = found.get("believed")
+    believed, least = found.get("believed"), "≥ " if found.get("is_bound") else ""
     return (
         row["label"], row["layers"], f"{row['updates']:,}", nats(found.get("ais")),
-        nats(found.get("reverse_ais")),
-        "neither" if believed is None else f"{nats(believed['value'])} ({believed['name']})",
+        least + nats(found.get("reverse_ais")),
+        "neither" if believed is None else f"{least}{nats(believed['value'])} ({believed['name']})",
         row["certificate"], _error(errors.get("mean-field")), _error(errors.get("posterior")),
         duration(row["seconds"]), "unknown" if row["peak_mb"] is None else f"{row['peak_mb']:,.0f} MB",
     )  # fmt: skip

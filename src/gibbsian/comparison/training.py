@@ -4,7 +4,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gibbsian import estimators, recipes
 from gibbsian.callbacks import Callback
@@ -12,9 +12,6 @@ from gibbsian.comparison.plan import Model, Plan
 from gibbsian.data import Dataset
 from gibbsian.machine import BoltzmannMachine
 from gibbsian.trained import Trained, train
-
-if TYPE_CHECKING:
-    from gibbsian.training import Trainer
 
 _CONFIG = "config.toml"
 
@@ -29,7 +26,7 @@ class Fitted:
     trained : Trained
     data : Dataset
     seconds : float
-        Wall-clock time of its training, metrics and checkpoints included.
+        Wall-clock time of its training; greedy pre-training, metrics and checkpoints included.
     peak_mb : float or None
         Most memory that the process held meanwhile, in MB; None where the system does not tell.
     """
@@ -50,21 +47,16 @@ class Cost(Callback):
     def __init__(self) -> None:
         self.seconds, self.peak_mb = 0.0, 0.0
         self._before: tuple[float, float] = (0.0, 0.0)
-        self._begin: float | None = None
-
-    def on_start(self, trainer: "Trainer") -> None:
-        """Start the clock, and forget the memory that others took."""
-        _forget_peak()
+        # The clock runs from here, and not from the first update: layers may be trained before it.
         self._begin = time.perf_counter()
+        _forget_peak()
 
     def state_dict(self) -> dict[str, Any]:
         """Return seconds and MB up to this checkpoint."""
         seconds, peak = self._before
-        if self._begin is not None:
-            seconds += time.perf_counter() - self._begin
-            peak = max(peak, _peak() or 0.0)
-        self.seconds, self.peak_mb = seconds, peak
-        return {"seconds": seconds, "peak_mb": peak}
+        self.seconds = seconds + time.perf_counter() - self._begin
+        self.peak_mb = max(peak, _peak() or 0.0)
+        return {"seconds": self.seconds, "peak_mb": self.peak_mb}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from those of a checkpoint."""
