@@ -111,7 +111,7 @@ def _tell(found: "Comparison", as_json: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from gibbsian.comparison.table import lines
+    from gibbsian.comparison.table import lines, settings
 
     held = found.rows[0]["held_out"]
     head, *others = zip(*lines(found.rows), strict=True)
@@ -121,4 +121,7 @@ def _tell(found: "Comparison", as_json: bool) -> None:
     for line in others:
         table.add_row(*line)
     Console(width=120).print(table)
+    typer.echo(settings(found.plan))
+    if any(row["likelihood"] and row["likelihood"]["is_bound"] for row in found.rows):
+        typer.echo("≥: a variational lower bound, under several hidden layers.")
     typer.echo(f"Wrote {found.page} and the pictures and comparison.json beside it.")

@@ -44,11 +44,14 @@ class Comparison:
         The runs.
     page : Path
         The HTML page; the pictures and ``comparison.json`` lie beside it.
+    plan : Plan
+        What was asked for.
     """
 
     rows: list[dict[str, Any]]
     fitted: tuple[Fitted, ...]
     page: Path
+    plan: Plan
 
 
 def compare(
@@ -108,7 +111,7 @@ def compare(
     table = {"settings": plan.as_dict(), "models": rows}
     _publish(out / _TABLE, json.dumps(table, indent=1, allow_nan=False))
     _publish(out / _PAGE, page.render(plan, rows, sections))
-    return Comparison(rows, tuple(fitted), out / _PAGE)
+    return Comparison(rows, tuple(fitted), out / _PAGE, plan)
 
 
 def _begin(plan: Plan | None, out: Path, resume: bool, overwrite: bool) -> Plan:

@@ -7,7 +7,7 @@ import tomli_w
 
 from gibbsian import report_page, runs
 from gibbsian.comparison.plan import Plan
-from gibbsian.comparison.table import lines, nats
+from gibbsian.comparison.table import lines, nats, settings
 from gibbsian.report_page import Finding, Section, Verdict
 
 Rows = Sequence[Mapping[str, Any]]
@@ -21,13 +21,13 @@ def render(plan: Plan, rows: Rows, sections: Sequence[Section]) -> str:
     share = damaged["squared"] if damaged["wrong"] is None else damaged["wrong"]
     table = Section(
         "Side by side",
-        f"Log-likelihoods are mean nats per {held} row, of the columns as the models see them "
-        f"({_transform(plan)}); under several hidden layers, a variational lower bound (≥). AIS "
-        "overestimates on average and reverse AIS underestimates, on condition that its chains start at "
-        f"equilibrium. Denoising: {count:,} {held} rows with "
-        f"{plan.figures.flip:.0%} of their entries flipped, {share:.2%} wrong before; errors are given "
-        "or taken by one standard error over rows. Peak memory is that of the whole process while the "
-        "model was trained, with Python, PyTorch and the data in it.",
+        f"Log-likelihoods are mean nats per {held} row, of the columns as the models see them; under "
+        "several hidden layers, a variational lower bound (≥). AIS overestimates on average and reverse AIS "
+        "underestimates, on condition that its chains start at equilibrium. Denoising: "
+        f"{count:,} {held} rows with {plan.figures.flip:.0%} of their entries flipped, {share:.2%} wrong "
+        "before; errors are given or taken by one standard error over rows. Peak memory is that of the "
+        "whole process while the model was trained, with Python, PyTorch and the data in it. "
+        f"{settings(plan)}",
         table=[*zip(*lines(rows), strict=True)],
     )
     return report_page.render(
@@ -104,8 +104,3 @@ def _subtitle(plan: Plan, rows: Rows) -> str:
         f"{', '.join(r['label'] for r in rows)}: trained on the same data ({plan.data['source']}) in "
         f"{seconds / 60:.1f} minutes together, and judged by the same tests."
     )
-
-
-def _transform(plan: Plan) -> str:
-    chosen = plan.data.get("transform", "auto")
-    return chosen if isinstance(chosen, str) else ", ".join(chosen)

@@ -232,9 +232,9 @@ def parse(
     models = table.get("models")
     if not models:
         raise GibbsianError(f"{where} names no models; give each a table such as [models.rbm].")
-    data = dict(table.get("data", {}))
-    _check_names(data, _DATA, where, "setting of the data")
-    if not isinstance(data.get("source"), str):
+    rows = dict(table["data"])
+    _check_names(rows, _DATA, where, "setting of the data")
+    if not isinstance(rows.get("source"), str):
         raise GibbsianError(f'{where} names no data; give source = "digits" in its table [data].')
     drawn = dict(table.get("figures", {}))
     _check_names(drawn, [f.name for f in fields(Figures)], where, "setting of the figures")
@@ -246,7 +246,7 @@ def parse(
     defaults = table.get("defaults", {})
     found = tuple(_model(name, t, defaults, seed, where) for name, t in models.items())
     title = str(title or f"{len(found)} Boltzmann machines compared")
-    return Plan(title, seed, data, found, Figures(**drawn), judged)
+    return Plan(title, seed, rows, found, Figures(**drawn), judged)
 
 
 def _check_tables(table: Mapping[str, Any], where: str) -> None:

@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from gibbsian.comparison.plan import Plan
+
 HEAD = (
     "model", "layers", "updates", "log-likelihood: AIS (optimistic)", "reverse AIS (pessimistic)",
     "to believe", "certificate", "wrong after denoising by means", "by the posterior", "training time",
@@ -26,6 +28,17 @@ def _line(row: Mapping[str, Any]) -> tuple[str, ...]:
         row["certificate"], _error(errors.get("mean-field")), _error(errors.get("posterior")),
         duration(row["seconds"]), "unknown" if row["peak_mb"] is None else f"{row['peak_mb']:,.0f} MB",
     )  # fmt: skip
+
+
+def settings(plan: Plan) -> str:
+    """Say in a sentence what the numbers rest on: the transform of the data and the evaluation's settings."""
+    chosen = plan.data.get("transform", "auto")
+    transform = chosen if isinstance(chosen, str) else ", ".join(chosen)
+    judged = ", ".join(f"{k.replace('_', ' ')} {v:,}" for k, v in plan.evaluation.items())
+    return (
+        f"Data: {plan.data['source']}, transform {transform}. Evaluation: {judged or 'as is usual'}. "
+        f"Seed {plan.seed}."
+    )
 
 
 def nats(value: float | None) -> str:
