@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -201,10 +202,12 @@ def _layers(machine: BoltzmannMachine) -> str:
 
 
 def _verdict(certificate: Mapping[str, Any] | None) -> str:
-    """Return granted, refused (a check failed) or open (one could not be decided)."""
+    """Return granted, refused (and for which checks), or open where one could not be decided."""
     if certificate is None:
         return "too few rows"
     if certificate["granted"]:
         return "granted"
-    failed = [k for k, c in certificate["checks"].items() if c["verdict"] == "failed"]
-    return f"refused ({', '.join(failed)})" if failed else "open"
+    if all(c["verdict"] != "failed" for c in certificate["checks"].values()):
+        return "open"
+    found = re.search(r"\(.*\)", certificate["words"][0])  # names the checks that failed
+    return f"refused {found[0]}" if found else "refused"

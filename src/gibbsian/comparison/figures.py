@@ -140,7 +140,7 @@ class Pictures:
 
     def features(self) -> list[Section]:
         """The couplings of the hidden units of largest norm, a section a model."""
-        sections = []
+        sections, deep = [], "; those of higher layers through the layers below, by products."
         for f in self.fitted:
             shape = f.data.image_shape
             images = []
@@ -157,8 +157,8 @@ class Pictures:
             sections.append(
                 Section(
                     f"Features: {f.model.label}",
-                    "Couplings of each hidden unit to the visible ones; those of deeper layers through the "
-                    "layers below, by products of couplings.",
+                    "Couplings of each hidden unit to the visible ones"
+                    + (deep if len(images) > 1 else "."),
                     images,
                 )
             )

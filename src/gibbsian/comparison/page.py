@@ -37,23 +37,27 @@ def render(plan: Plan, rows: Rows, sections: Sequence[Section]) -> str:
 
 
 def verdict(rows: Rows) -> Verdict:
-    """Say in words which model is likeliest, and which numbers and samples can be believed."""
+    """Say in words which models are likeliest, and which numbers and samples can be believed."""
     findings = [f for row in rows for f in _findings(row)]
     known = [r for r in rows if r["likelihood"] and r["likelihood"]["believed"]]
-    if known:
-        best = max(known, key=lambda r: r["likelihood"]["believed"]["value"])
-        value = _least(best) + nats(best["likelihood"]["believed"]["value"])
-        among = (
-            "of all"
-            if len(known) == len(rows)
-            else f"of the {len(known)} whose likelihood is known"
-        )
-        headline = f"{best['label']} is likeliest {among}: {value} nats per held-out row."
-    else:
-        headline = "No model's likelihood is known: none of the estimates converged."
     oks = [f.ok for f in findings]
-    status = "good" if all(ok is True for ok in oks) else "bad" if False in oks else "doubtful"
-    return Verdict(status, headline, findings)
+    status = "good" if all(ok is True for ok in oks) else "doubtful" if known else "bad"
+    return Verdict(status, _headline(known, len(rows)), findings)
+
+
+def _headline(known: Rows, count: int) -> str:
+    """Name the likeliest model, and those that its interval does not tell from it."""
+    if not known:
+        return "No model's likelihood is known: none of the estimates converged."
+    order = sorted(known, key=lambda r: -r["likelihood"]["believed"]["value"])
+    least = order[0]["likelihood"]["believed"]["low"]
+    best = [r for r in order if r["likelihood"]["believed"]["high"] >= least]
+    names = " and ".join(r["label"] for r in best)
+    values = " and ".join(_least(r) + nats(r["likelihood"]["believed"]["value"]) for r in best)
+    among = "of all" if len(known) == count else f"of the {len(known)} whose likelihood is known"
+    apart = ", which the intervals of log Z do not tell apart" if len(best) > 1 else ""
+    verb = "is" if len(best) == 1 else "are"
+    return f"{names} {verb} likeliest {among}: {values} nats per held-out row{apart}."
 
 
 def _findings(row: Mapping[str, Any]) -> list[Finding]:
@@ -87,7 +91,7 @@ def _cards(rows: Rows) -> list[tuple[str, str, str]]:
         believed = found["believed"] if found else None
         if believed is not None:
             value, note = (
-                f"{nats(believed['value'])} nats",
+                f"{'≥' if found['is_bound'] else ''}{nats(believed['value'])} nats",
                 f"{row['held_out']} log-likelihood, {believed['name']}",
             )
         elif found:
