@@ -59,7 +59,8 @@ def capacity(
     0.138 and then loses them all at once (Amit, Gutfreund & Sompolinsky 1985; the step is smeared
     out, and later, in a few hundred spins). The pseudo-inverse holds them to a load of 1; what
     shrinks before is how far from a pattern a cue may start, so give it some flips (Kanter &
-    Sompolinsky 1987).
+    Sompolinsky 1987). Near a load of 1 its couplings vanish, and a cue stays as it is: an overlap of
+    1 − 2·flip.
 
     Parameters
     ----------

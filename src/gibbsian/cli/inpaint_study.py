@@ -78,6 +78,8 @@ def command(
     counts = None if hide_rows is None else opt.counts(hide_rows, "--hide-rows")
     runs = _open(paths, device)
     first = next(iter(runs.values()))
+    for trained in runs.values():
+        opt.check_memory(trained.machine, sizes[0] * sizes[1], "--images or --repetitions")
     target = opt.output_folder(out or paths[0] / "inpaint-study")
     found: dict[str, list[Hidden]] = {}
     shown: Mapping[str, Repair] = {}
@@ -272,9 +274,7 @@ def _words(points: Sequence["Hidden"]) -> list[str]:
     apart = worst.error - best.error
     error = (best.standard_error**2 + worst.standard_error**2) ** 0.5
     if apart < 2 * error:
-        return [
-            f"With {most} rows hidden it makes no sure difference which: all bands are as hard."
-        ]
+        return [f"With {most} rows hidden no band is surely harder than another."]
     return [
         f"With {most} rows hidden the {worst.band} ones are the hardest ({worst.error:.4f} per pixel) and "
         f"the {best.band} ones the easiest ({best.error:.4f}); of what the mean image leaves open, "

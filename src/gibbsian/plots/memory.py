@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gibbsian.errors import GibbsianError
-from gibbsian.plots.charts import _plot
 from gibbsian.plots.pictures import Number
 from gibbsian.plots.style import BLUE, EDGE, GREEN, MUTED, ORANGE, WIDTH, _styled
 
@@ -44,7 +43,7 @@ def capacity(results: Mapping[str, Sequence[tuple[Number, Number, Number]]]) -> 
     for (name, points), colour in zip(results.items(), (BLUE, ORANGE, GREEN, MUTED), strict=False):
         x, y, e = np.array(sorted(points), dtype=np.float64).T
         axes.fill_between(x, y - _Z95 * e, y + _Z95 * e, color=colour, alpha=0.2, linewidth=0)
-        _plot(axes, x, y, color=colour, label=name)
+        axes.plot(x, y, color=colour, marker="o", markersize=3.5, clip_on=False, label=name)
     last = max(load for points in results.values() for load, _, _ in points)
     for load, text in _CRITICAL:
         if load <= last * 1.02:
