@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from gibbsian.cli import (
+    compare,
     demo,
     evaluate,
     features,
@@ -37,6 +38,7 @@ for module in (
     report,
     info,
     study,
+    compare,
     demo,
 ):
     # Help keeps the line breaks of a second paragraph, which the docstring has for its own sake.
