@@ -11,7 +11,7 @@ from beartype import BeartypeConf, beartype
 check = beartype(conf=BeartypeConf(is_pep484_tower=True))
 
 # How many calls of a function each test has checked. Later ones are repeats, and a check costs tenfold.
-CALLS = 20
+CALLS = 8
 _made: dict[CodeType, int] = {}
 _eager = jaxtyping.jaxtyped
 
