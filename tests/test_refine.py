@@ -22,7 +22,7 @@ def _to_and_fro(turns: int = 30) -> Trajectory:
     for k in range(1, turns):
         machine = between(base, target, min(1.0, k / 20))
         with torch.no_grad():
-            machine.layers[0].bias.add_(0.08 * (-1) ** k)
+            machine.layers[0].get_parameter("bias").add_(0.08 * (-1) ** k)
         found.append(machine)
     return Trajectory((base, *found, target), tuple(range(turns + 1)))
 
@@ -66,12 +66,13 @@ def test_the_length_of_the_way_would_cost_many():
     assert lengths[-1] / ladder.spread_of(0.3) > 10
 
 
+@torch.no_grad()
 def test_weights_and_draws_keep_the_shares_of_clusters():
     target, n = _strong(), 4000
     base = copy.deepcopy(target)
     with torch.no_grad():
         base.joints[0].weight.zero_()
-        target.layers[0].bias.fill_(0.06)
+        target.layers[0].get_parameter("bias").fill_(0.06)
     truth, generator = _share(target), Generator().manual_seed(3)
     layers = list(BaseRatePath(base, base).draw(n, generator))
     now = refine._Weighted(base, layers, torch.zeros(n).double())
