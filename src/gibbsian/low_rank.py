@@ -28,7 +28,7 @@ from gibbsian.units.base import Units
 
 # Directions, and points along each axis of a grid of so many; what of the data's range a grid goes beyond it.
 RANK = 2
-_POINTS, _BEYOND = {1: 401, 2: 61, 3: 21}, 0.25
+_POINTS, _BEYOND = {1: 401, 2: 45, 3: 17}, 0.25
 # Rounds of the fit on grids, then on so many samples, and steps of couplings in each; the furthest that a
 # visible bias goes in one.
 _ROUNDS, _SAMPLED, _COUNT, _STEPS, _FURTHEST = 8, 4, 4000, 15, 0.5
@@ -256,22 +256,23 @@ def move_biases(units: Units, row: Float[Tensor, " n"]) -> None:
 
 @torch.no_grad()
 def draw(
-    machine: BoltzmannMachine, n: int, data: Float[Tensor, "rows n"],
+    machine: BoltzmannMachine, samples: int, data: Float[Tensor, "rows n"],
     generator: Generator | None = None, rank: int = RANK,
-) -> Float[Tensor, "n visible"]:  # fmt: skip
+) -> Float[Tensor, "samples n"]:  # fmt: skip
     """Draw samples of a machine whose couplings are nearly of low rank, at equilibrium and without a chain.
 
     Proposals come from the mixture, over the grid, of visible units tilted along the first directions of W.
-    Its density q(v) is known exactly, so each of 20 n proposals is weighted by the machine's own p(v)/q(v),
-    and n are drawn by their weights (sampling–importance–resampling; Rubin 1987). So neither the grid nor
-    what W has beside these directions biases samples as long as many proposals count: near low rank.
+    Its density q(v) is known exactly, so each of 20 proposals a sample is weighted by the machine's own
+    p(v)/q(v), and samples are drawn by these weights (sampling–importance–resampling; Rubin 1987). So neither
+    the grid nor what W has beside these directions biases samples as long as many proposals count: near low
+    rank.
 
     Parameters
     ----------
     machine : BoltzmannMachine
         Of two layers.
-    n : int
-    data : Tensor (rows, visible)
+    samples : int
+    data : Tensor (rows, n)
         The grid lies where they are.
     generator : torch.Generator, optional
     rank : int
@@ -288,9 +289,9 @@ def draw(
     shift = weight.new_zeros(len(weight))
     g = grid(visible, directions, shift, data.double().cpu() @ directions)
     pull = hidden.log_partition(g.projections @ (directions.T @ weight)).sum(dim=-1)
-    rows = _proposed(visible, directions, shift, g, g.log_density + pull, _DRAWS * n, local)
+    rows = _proposed(visible, directions, shift, g, g.log_density + pull, _DRAWS * samples, local)
     share = rows.log_density + hidden.log_partition(rows.means @ weight).sum(dim=-1)
-    kept = torch.multinomial(share.softmax(0), n, replacement=True, generator=local)
+    kept = torch.multinomial(share.softmax(0), samples, replacement=True, generator=local)
     return rows.means[kept].to(machine.joints[0].weight)
 
 
