@@ -75,7 +75,7 @@ _Sampler = Annotated[str | None, _option("PCD: gibbs or tempering.", _MACHINE, "
 _Levels = Annotated[
     int | None, _option("Tempering: levels.", _MACHINE, "what acceptance 0.3 needs")
 ]
-_Weights = Annotated[str | None, _option("normal, glorot or pca.", _MACHINE, "normal")]
+_Weights = Annotated[str | None, _option("normal, glorot, pca or low-rank.", _MACHINE, "normal")]
 _VisibleBias = Annotated[
     float | None, _option("First visible bias.", _MACHINE, "from the data's mean")
 ]
