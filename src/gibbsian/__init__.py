@@ -45,9 +45,8 @@ __version__ = "0.1.0"
 __all__ = [
     "CD", "FPCD", "PCD", "PTT", "AssociativeMemory", "Bernoulli", "Binomial", "BoltzmannMachine", "Clamp",
     "Connection", "DataError", "DeepBeliefNetwork", "Dense", "Driven", "Estimator", "Gaussian", "Gibbs",
-    "GibbsianError",
-    "GibbsianWarning", "Jarzynski", "Langevin", "Mixed", "RatesFPCD", "ReLU", "RunError", "Sampler",
-    "Settings", "Softmax", "Spin", "TemperedTransitions", "Tempering", "Trained", "TrainingError",
+    "GibbsianError", "GibbsianWarning", "Jarzynski", "Langevin", "Mixed", "RatesFPCD", "ReLU", "RunError",
+    "Sampler", "Settings", "Softmax", "Spin", "TemperedTransitions", "Tempering", "Trained", "TrainingError",
     "Trajectory", "TrajectoryTempering", "Units", "annealed", "certify", "data", "dbm", "evaluate",
     "gaussian_rbm", "hopfield", "layered", "load", "rbm", "read", "relu_rbm", "resume", "sample",
     "save", "softmax_rbm", "train", "trajectory",
