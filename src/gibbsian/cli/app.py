@@ -5,9 +5,11 @@ from typing import Annotated
 import typer
 
 from gibbsian.cli import (
+    compare,
     demo,
     evaluate,
     features,
+    finetune,
     info,
     inpaint_study,
     reconstruct,
@@ -31,10 +33,12 @@ for module in (
     evaluate,
     reconstruct,
     features,
+    finetune,
     inpaint_study,
     report,
     info,
     study,
+    compare,
     demo,
 ):
     # Help keeps the line breaks of a second paragraph, which the docstring has for its own sake.
