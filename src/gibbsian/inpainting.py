@@ -226,8 +226,9 @@ class Walk:
                 f"({tau})."
             )
         else:
+            chains = self.states.shape[1]
             said.append(
-                f"From {_steps(self.forgotten)} on the {self.states.shape[1]} chains are not measurably closer "
+                f"From {_steps(self.forgotten)} on the {chains} chains are not measurably closer "
                 f"to their own image than to the others: they have forgotten where they began ({tau})."
             )
         said.append(
