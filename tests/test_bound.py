@@ -99,6 +99,9 @@ def test_a_deep_run_goes_through_the_commands(tmp_path, monkeypatch) -> None:
     page = (tmp_path / "run" / "report.html").read_text()
     assert "variational lower bound" in page
     assert "test log-likelihood, bound" in page
+    assert {"filters.png", "filters_2.png", "filters_3.png"} <= {
+        p.name for p in (tmp_path / "run").iterdir()
+    }
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import torch
 import gibbsian as gb
 from gibbsian import evaluators, recipes, testing
 from gibbsian.cli import options as opt
+from gibbsian.settings import learning_rate
 
 DIGITS = {"limit": 120}
 
@@ -103,3 +104,10 @@ def test_means_of_the_positive_phase_move_the_offsets_of_every_layer() -> None:
     gb.train(gb.dbm(64, [5, 4, 3]), "digits", updates=10, callbacks=[Look()], progress=False)
     assert [len(o) for o in seen] == [64, 5, 4, 3]
     assert all(float((o - 0.5).abs().max()) > 1e-4 for o in seen)
+
+
+def test_deep_machines_step_more_slowly_unless_told() -> None:
+    settings = gb.Settings()
+    assert learning_rate(settings, gb.dbm(5, 4)) == learning_rate(settings, gb.rbm(5, 4)) == 0.1
+    assert learning_rate(settings, gb.dbm(5, [4, 3])) == pytest.approx(0.03)
+    assert learning_rate(gb.Settings(lr=0.2), gb.dbm(5, [4, 3])) == 0.2

@@ -15,6 +15,7 @@ from gibbsian import checkpoint, plots, repair
 from gibbsian.assessment import assess, rows_of
 from gibbsian.errors import RunError
 from gibbsian.evaluators import Evaluation
+from gibbsian.features import features
 from gibbsian.report_certificate import certificate_section
 from gibbsian.report_ladder import ladder_section
 from gibbsian.report_page import Section, Verdict, render
@@ -347,16 +348,22 @@ class _Sections:
         )
 
     def filters(self) -> Section:
-        """The couplings of the hidden units of largest norm."""
-        weight = self.trained.machine.joints[0].weight.detach().T.cpu()
+        """The couplings of the hidden units of largest norm, and what deeper ones come to in pixel space."""
+        machine, images = self.trained.machine, []
         shape = self.trained.data.image_shape
-        if shape is not None and int(np.prod(shape)) != weight.shape[1]:
+        if shape is not None and int(np.prod(shape)) != machine.sizes[0]:
             shape = None
-        figure = plots.filters(weight, None if shape is None else tuple(shape))
+        for layer in range(1, len(machine.layers)):
+            rows = features(machine, layer).detach().cpu()
+            figure = plots.filters(rows, None if shape is None else tuple(shape))
+            name = "filters" if layer == 1 else f"filters_{layer}"
+            words = f"Layer {layer}: products of the couplings down to the visible units."
+            images.append((self._save(figure, name), "couplings of hidden units",
+                           words if layer > 1 else ""))  # fmt: skip
         return Section(
             "What the hidden units look for",
             "Couplings of each hidden unit to the visible ones.",
-            [(self._save(figure, "filters"), "couplings of hidden units", "")],
+            images,
         )
 
     def learning(self) -> Section | None:

@@ -1,0 +1,68 @@
+"""The deep benchmark at a tiny size: it goes on after a kill, and tells its bounds."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+import gibbsian as gb
+
+ROOT = Path(__file__).resolve().parent.parent
+if not (ROOT / "benchmarks").is_dir():  # an installed copy of the tests has none
+    pytest.skip("there are no benchmarks here", allow_module_level=True)
+sys.path.insert(0, str(ROOT))
+
+from benchmarks import budget, deep  # noqa: E402
+from gibbsian.training import Trainer  # noqa: E402
+
+
+class _Killed(BaseException):
+    """What stands for a kill."""
+
+
+def test_a_budget_counts_the_time_of_all_sessions() -> None:
+    now = [0.0]
+    first = budget.Budget(1, lambda: now[0])
+    first.on_start(None)  # type: ignore[arg-type]
+    now[0] = 24.0
+    assert first.done == pytest.approx(0.4)
+    now[0] = 1000.0  # another process, much later
+    second = budget.Budget(1, lambda: now[0])
+    second.load_state_dict({"seconds": 24.0})
+    second.on_start(None)  # type: ignore[arg-type]
+    now[0] = 1012.0
+    assert second.done == pytest.approx(0.6) and second.state_dict() == {"seconds": 36.0}
+
+
+def test_the_run_goes_on_after_a_kill_and_tells_its_bounds(tmp_path, monkeypatch, capsys) -> None:
+    load = gb.data.load
+    monkeypatch.setattr(gb.data, "load", lambda name, **more: load("digits"))
+    options = deep.parser().parse_args(
+        ["dbm", "--hidden", "6,4", "--minutes", "0.02", "--every", "5", "--ais-chains", "12",
+         "--temperatures", "40", "--ladder-steps", "20", "--out", str(tmp_path)]
+    )  # fmt: skip
+    update, steps = Trainer._update, []
+    # A clock that each update moves by 0.05 s: 24 of them fill the 0.02 minutes.
+    clock = lambda: 0.05 * len(steps)  # noqa: E731
+    monkeypatch.setattr(deep, "Budget", lambda minutes, _: budget.Budget(minutes, clock))
+
+    def watched(self, x, weights):
+        if len(steps) == 13 and steps[-1] == 12:
+            raise _Killed
+        steps.append(self.step)
+        return update(self, x, weights)
+
+    monkeypatch.setattr(Trainer, "_update", watched)
+    with pytest.raises(_Killed):
+        deep.dbm(options)
+    steps[-1] = 0  # let it pass
+    deep.dbm(options)
+    assert steps[13] == 10 and steps[-1] in (22, 23, 24)
+    found = json.loads((tmp_path / "bounds.json").read_text())
+    assert found["ais_low"] <= found["ais"] <= found["ais_high"] < 0
+    assert found["gap"] == pytest.approx(found["ais"] - found["reverse_ladder"])
+    before = len(steps)
+    deep.dbm(options)  # trained and evaluated: shown again
+    told = capsys.readouterr().out
+    assert len(steps) == before and told.count("nats by ais") == 2 and "peak" in told
