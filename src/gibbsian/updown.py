@@ -270,7 +270,8 @@ class UpDown(Stage):
     @torch.no_grad()
     def measure(self) -> dict[str, Any]:
         """Return reconstruction error (squared, per column, by means) and label error of each split."""
-        network, record = self.averaged, {"lr": self.scheduler.get_last_lr()[0]}
+        network = self.averaged
+        record: dict[str, Any] = {"lr": self.scheduler.get_last_lr()[0]}
         like = next(network.parameters())
         for split, (x, labels) in self._monitored.items():
             x = x.to(like)
