@@ -1,13 +1,17 @@
-"""Training for a given time of the processor: `time.process_time` with one thread.
+"""Training for a given time, of the clock or of the processor: `time.process_time` with one thread.
 
-What other processes do beside makes no difference to it, so machines trained for the same budget had the
-same computing.
+What other processes do beside makes no difference to the latter, so machines trained for the same budget
+had the same computing.
 """
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
 
 import gibbsian as gb
 from gibbsian import recipes
@@ -21,6 +25,59 @@ if TYPE_CHECKING:
 # The pilot run: updates that warm up, and seconds that the next ones are timed for.
 _WARM, _SECONDS = 30, 5
 _ENDLESS = 10**9
+
+Timer = Callable[[], float]
+
+
+class Budget(Callback):
+    """Ends a run when its time is over, and lets the learning rate fall to zero until then.
+
+    The time of all sessions of a run counts.
+
+    Parameters
+    ----------
+    minutes : float
+    clock : callable
+        Returns seconds, of the wall or of the processor.
+    hold : float
+        Share of the time in which the rate is held; afterwards it falls linearly.
+    """
+
+    def __init__(self, minutes: float, clock: Timer, hold: float = 0.2) -> None:
+        self.seconds, self.clock, self.hold = 60 * minutes, clock, hold
+        self.used = 0.0
+        self.begin: float | None = None
+
+    @property
+    def spent(self) -> float:
+        """The seconds that are over, of this session and those before."""
+        return self.used + (0.0 if self.begin is None else self.clock() - self.begin)
+
+    @property
+    def done(self) -> float:
+        """The share of the time that is over."""
+        return self.spent / self.seconds
+
+    def schedule(self, optimizer: Optimizer) -> LambdaLR:
+        """Make the scheduler: a function of the time, not of the update."""
+        return LambdaLR(optimizer, lambda step: min(1.0, max(0.0, 1 - self.done) / (1 - self.hold)))
+
+    def on_start(self, trainer: "Trainer") -> None:
+        """Start the clock."""
+        self.begin = self.clock()
+
+    def on_update(self, trainer: "Trainer") -> None:
+        """Stop at the end of the time."""
+        if self.done >= 1:
+            trainer.stop("the time is over")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the seconds so far."""
+        return {"seconds": self.spent}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take them back, before the clock starts."""
+        self.used = state["seconds"]
 
 
 class Clock(Callback):

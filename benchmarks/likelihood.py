@@ -20,19 +20,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
 
 import gibbsian as gb
+from benchmarks.budget import Budget, Timer
 from gibbsian import recipes
-from gibbsian.callbacks import Callback
 from gibbsian.data import Dataset
 from gibbsian.estimators import Estimator
 from gibbsian.machine import BoltzmannMachine
-from gibbsian.training import Trainer
 
 TEST_BITS = 0
-Clock = Callable[[], float]
 
 # Settings of training that may be given, and those of the long run. Others are the recipe's.
 SETTINGS = ("lr", "l2", "whiten")
@@ -53,43 +49,8 @@ METHODS: dict[str, tuple[Callable[[], Estimator], dict[str, float]]] = {
 }
 
 
-class Budget(Callback):
-    """Ends a run when its time is over, and lets the learning rate fall to zero until then.
-
-    Parameters
-    ----------
-    minutes : float
-    clock : callable
-        Returns seconds, of the wall or of the processor.
-    hold : float
-        Share of the time in which the rate is held; afterwards it falls linearly.
-    """
-
-    def __init__(self, minutes: float, clock: Clock, hold: float = 0.2) -> None:
-        self.seconds, self.clock, self.hold = 60 * minutes, clock, hold
-        self.begin: float | None = None
-
-    @property
-    def done(self) -> float:
-        """The share of the time that is over."""
-        return 0.0 if self.begin is None else (self.clock() - self.begin) / self.seconds
-
-    def schedule(self, optimizer: Optimizer) -> LambdaLR:
-        """Make the scheduler: a function of the time, not of the update."""
-        return LambdaLR(optimizer, lambda step: min(1.0, max(0.0, 1 - self.done) / (1 - self.hold)))
-
-    def on_start(self, trainer: Trainer) -> None:
-        """Start the clock."""
-        self.begin = self.clock()
-
-    def on_update(self, trainer: Trainer) -> None:
-        """Stop at the end of the time."""
-        if self.done >= 1:
-            trainer.stop("the time is over")
-
-
 def train(
-    name: str, options: argparse.Namespace, data: Dataset, method: Estimator, clock: Clock,
+    name: str, options: argparse.Namespace, data: Dataset, method: Estimator, clock: Timer,
     **settings: float,
 ) -> BoltzmannMachine:  # fmt: skip
     """Train a machine for the time that is given, or read the one that is there."""

@@ -1,10 +1,12 @@
 """Deep Boltzmann machines: their names, depth 1 as the RBM, and bad input."""
 
+import math
+
 import pytest
 import torch
 
 import gibbsian as gb
-from gibbsian import recipes
+from gibbsian import evaluators, recipes, testing
 from gibbsian.cli import options as opt
 
 DIGITS = {"limit": 120}
@@ -53,3 +55,51 @@ def test_sizes_on_the_command_line() -> None:
     for text in ("", "5,", "5,,4", "-3", "0", "2.5", "5;4", "five", "٣"):
         with pytest.raises(gb.GibbsianError, match="--hidden takes numbers"):
             opt.sizes(text, "--hidden")
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: gb.dbm(4, [3, 2]), lambda: gb.dbm(gb.Spin(3), [3, gb.Softmax(1, 3), 2])]
+)
+def test_distribution_log_z_and_gradient_are_the_listed_ones(make) -> None:
+    machine = testing.perturbed(make(), 0.6, seed=3)
+    testing.check_machine(machine)
+    testing.check_sampler(gb.Gibbs(), machine, chains=4000, steps=30)
+    truth = testing.enumerate_states(machine).log_z
+    assert evaluators.log_z(machine) == pytest.approx(truth, abs=1e-9)
+
+
+def _exact(machine: gb.BoltzmannMachine, x: torch.Tensor) -> torch.Tensor:
+    """log p(v) of rows under two hidden layers of bits: the top one is listed, the other summed out."""
+    (top,) = next(evaluators.states([machine.layers[2]], 2 ** machine.sizes[2]))
+    with torch.no_grad():
+        logs = [-machine.marginal_energy((v.expand(len(top), -1), top, top)) for v in x]
+    return torch.stack(logs).logsumexp(dim=1) - evaluators.log_z(machine)
+
+
+def test_centred_it_learns_without_pre_training() -> None:
+    """By the exact likelihood of the patterns: far beyond independent bits, with the bound below it."""
+    data = gb.data.load("bars-and-stripes", validation=0, test=0)
+    x = data.train.tensor().unique(dim=0)
+    found = {}
+    for updates in (1, 300):
+        machine = gb.dbm(data.n_features, [8, 6])
+        options = {"updates": updates, "batch_size": 15, "lr": 1.0, "seed": 1, "progress": False}
+        machine = gb.train(machine, data, log_every=updates, **options).machine
+        found[updates] = float(_exact(machine, x).mean())
+        bound = evaluators.variational_bound(machine, x, evaluators.log_z(machine)).mean()
+        assert float(bound) <= found[updates] + 1e-6
+    independent = -16 * math.log(2)
+    assert found[1] < independent + 0.5
+    assert independent + 5 < found[300] < -math.log(len(x))
+
+
+def test_means_of_the_positive_phase_move_the_offsets_of_every_layer() -> None:
+    seen = []
+
+    class Look(gb.callbacks.Callback):
+        def on_end(self, trainer) -> None:
+            seen.extend(trainer.offsets)
+
+    gb.train(gb.dbm(64, [5, 4, 3]), "digits", updates=10, callbacks=[Look()], progress=False)
+    assert [len(o) for o in seen] == [64, 5, 4, 3]
+    assert all(float((o - 0.5).abs().max()) > 1e-4 for o in seen)

@@ -6,12 +6,21 @@ import torch
 from evaluator_machines import MACHINES, exact_samples, rows, truth, wide_rbm
 
 from gibbsian.errors import GibbsianError
-from gibbsian.evaluators import Partition, ais, estimate, log_z, partition, reverse_ais, states
+from gibbsian.evaluators import (
+    Partition,
+    ais,
+    annealing,
+    estimate,
+    log_z,
+    partition,
+    reverse_ais,
+    states,
+)
 from gibbsian.evaluators.annealing import Annealing
 from gibbsian.evaluators.schedule import adapted, linear, piecewise
-from gibbsian.models import gaussian_rbm, rbm
+from gibbsian.models import gaussian_rbm, layered, rbm
 from gibbsian.path import BaseRatePath, reference
-from gibbsian.units import Gaussian
+from gibbsian.units import Bernoulli, Gaussian
 
 SIGMAS = 4.5
 SMALL = 0.08
@@ -133,21 +142,45 @@ def test_large_couplings_stay_finite_and_right():
     assert abs(found.log_z - exact) < max(SIGMAS * found.standard_error, 1e-3)
 
 
+@pytest.mark.parametrize("kept", [0, 1])
 @pytest.mark.parametrize("name", sorted(MACHINES))
-def test_shared_fields_give_the_energies_of_the_path(name):
+def test_shared_fields_give_the_energies_of_the_path(name, kept):
     machine, start = copy.deepcopy(MACHINES[name]), base(name)
     with torch.no_grad():  # hidden parameters that move as well
         for p in start.layers[1].parameters():
             p.add_(0.4)
-    walk = Annealing(machine, start, torch.Generator().manual_seed(0))
+    walk = Annealing(machine, start, torch.Generator().manual_seed(0), kept)
     path = BaseRatePath(start, machine)
     with torch.no_grad():
         walk.draw(6)
         for low, high in ((0.0, 0.3), (0.37, 0.38), (0.5, 1.0), (0.7, 0.7)):
             walk.sweep(high)
-            expected = path.at(low).marginal_energy(walk.layers)
-            expected = expected - path.at(high).marginal_energy(walk.layers)
+            expected = path.at(low).marginal_energy(walk.layers, 1 - kept)
+            expected = expected - path.at(high).marginal_energy(walk.layers, 1 - kept)
             torch.testing.assert_close(walk.gain(low, high), expected, rtol=1e-6, atol=1e-5)
+
+
+@pytest.mark.parametrize("kept", [0, 1])
+@pytest.mark.parametrize("name", ["three layers", "three mixed layers", "four layers"])
+def test_either_parity_is_annealed_to_the_same_log_z(name, kept, monkeypatch):
+    """From both sides: the default keeps the parity of fewer units, and the other one is as right."""
+    machine, start, exact = MACHINES[name], base(name), truth(name).log_z
+    monkeypatch.setattr(annealing, "_narrower", lambda machine: kept)
+    forward = ais(machine, start, 400, linear(60), generator=1)
+    samples = exact_samples(name, 400, seed=2)
+    samples[1] = torch.full_like(samples[1], torch.nan)  # odd layers are drawn anew
+    backward = reverse_ais(machine, start, samples, linear(60), generator=1)
+    for found in (forward, backward):
+        assert abs(found.log_z - exact) < SIGMAS * found.standard_error + 1e-3
+        assert abs(found.log_z + 0.3 - exact) > SIGMAS * found.standard_error + 1e-3  # a wrong one
+
+
+def test_deep_machines_keep_the_parity_of_fewer_units():
+    sizes = {(6, 3): 0, (3, 6): 0, (8, 5, 10): 1, (3, 9, 2): 0, (4, 4, 4, 4): 0}
+    for size, kept in sizes.items():
+        machine = layered(*(Bernoulli(n) for n in size))
+        start = reference(machine, torch.eye(size[0]))
+        assert Annealing(machine, start, torch.Generator()).kept == kept, size
 
 
 def test_a_temperature_costs_two_products(monkeypatch):

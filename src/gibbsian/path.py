@@ -151,31 +151,34 @@ class BaseRatePath:
 
     @torch.no_grad()
     def gain(
-        self, state: Sequence[Tensor], fields: Mapping[int, Tensor], low: float, high: float
-    ) -> Float[Tensor, "*batch"]:
-        """Return F_low − F_high, the odd layers summed out, in float64.
+        self, state: Sequence[Tensor], fields: Mapping[int, Tensor], low: float, high: float,
+        kept: int = 0,
+    ) -> Float[Tensor, "*batch"]:  # fmt: skip
+        """Return F_low − F_high, the layers of one parity summed out (the odd ones), in float64.
 
         It is what AIS needs of two free energies, in one pass over the fields: with the fields f of
         the target on the odd layers, and energies e_β linear in β,
-        (high − low) Σ_even (η_1 − η_0)·T(s) + Σ_odd [Γ_high(high f) − Γ_low(low f)].
+        (high − low) Σ_kept (η_1 − η_0)·T(s) + Σ_summed [Γ_high(high f) − Γ_low(low f)].
 
         Parameters
         ----------
         state : sequence of Tensor
-            States; those of odd layers are not used.
+            States; those of summed layers are not used.
         fields : mapping of int to Tensor
-            Fields on the odd layers at β = 1.
+            Fields on the summed layers at β = 1.
         low, high : float
             Two values of β.
+        kept : int
+            Parity of the layers that are not summed out.
         """
-        total = torch.zeros((), dtype=unit.accumulator(state[0]), device=state[0].device)
-        for i in self.target.parity(0):
+        total = torch.zeros((), dtype=unit.accumulator(state[kept]), device=state[kept].device)
+        for i in self.target.parity(kept):
             statistics = self.target.layers[i].statistics(state[i])
             for k, (e0, e1) in self._moved(i).items():
                 total = total + (high - low) * (statistics[k] @ (e1 - e0)).to(total.dtype)
         for i, f in fields.items():
-            total = total + self._odd_gain(i, f, low, high)
-        return total.expand(state[0].shape[:-1])
+            total = total + self._summed_gain(i, f, low, high)
+        return total.expand(state[kept].shape[:-1])
 
     def _moved(self, layer: int) -> dict[str, tuple[Tensor, Tensor]]:
         """Return both ends of the natural parameters of a layer that differ."""
@@ -183,7 +186,7 @@ class BaseRatePath:
         pairs = {k: (start[k].detach(), target[k].detach()) for k in target}
         return {k: pair for k, pair in pairs.items() if not torch.equal(*pair)}
 
-    def _odd_gain(self, layer: int, f: Tensor, low: float, high: float) -> Tensor:
+    def _summed_gain(self, layer: int, f: Tensor, low: float, high: float) -> Tensor:
         units = self.target.layers[layer]
         if units.gain is not None:
             b0, b1 = (ends["bias"].detach() for ends in self._naturals[layer])

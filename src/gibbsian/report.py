@@ -118,21 +118,20 @@ def _key_figures(found: Evaluation) -> list[tuple[str, str, str]]:
     figures = []
     if part.log_likelihood is not None:
         numbers, known = part.log_likelihood.as_dict(), part.log_likelihood.believed
+        what = f"{name} log-likelihood{', bound' if part.log_likelihood.is_bound else ''}"
         if known is not None and known.name == "ladder":
             interval = f"{_nats(known.low)[:-5]} to {_nats(known.high)[:-5]}"
             figures.append(
                 (
-                    f"{name} log-likelihood",
+                    what,
                     _nats(known.value),
                     f"ladder, {interval}: believe this one",
                 )
             )
         if numbers["exact"] is not None:
-            figures.append((f"{name} log-likelihood", _nats(numbers["exact"]), "exact"))
-        figures.append((f"{name} log-likelihood", _nats(numbers["ais"]), "AIS, optimistic"))
-        figures.append(
-            (f"{name} log-likelihood", _nats(numbers["reverse_ais"]), "reverse AIS, pessimistic")
-        )
+            figures.append((what, _nats(numbers["exact"]), "exact"))
+        figures.append((what, _nats(numbers["ais"]), "AIS, optimistic"))
+        figures.append((what, _nats(numbers["reverse_ais"]), "reverse AIS, pessimistic"))
         figures.append(
             ("gap", _nats(numbers["gap"]), f"ESS {numbers['ess']:.0f} of the AIS chains")
         )

@@ -63,6 +63,9 @@ class Settings:
     average : float
         Decay of the Polyak average of the parameters; 0 for none. An average of more than 50 updates
         takes in every fourth.
+    pretrain : int, optional
+        Epochs of greedy pre-training of each two neighbouring layers of a deep machine, before all are
+        trained together: see `gibbsian.pretraining`. None or 0 for none, which suits a centred gradient.
     l1, l2 : float or table
         Penalties: see `gibbsian.regularizers.Penalty`. With `whiten` they pull at every tenth update,
         ten times as hard.
@@ -106,6 +109,7 @@ class Settings:
     offset_rate: float = 0.01
     whiten: float = 0.0
     average: float = 0.999
+    pretrain: int | None = None
     l1: float | Mapping[str, float] = 0.0
     l2: float | Mapping[str, float] = 0.0
     weights: str = "normal"
@@ -142,6 +146,8 @@ class Settings:
         for name in _COUNTS:
             if getattr(self, name) is not None:
                 whole(getattr(self, name), name, error=TrainingError)
+        if self.pretrain is not None:
+            whole(self.pretrain, "pretrain", 0, TrainingError)
         for name, (low, high) in _NUMBERS.items():
             value = number(getattr(self, name), name, TrainingError)
             if not low <= value < high:

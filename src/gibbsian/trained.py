@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from gibbsian import data as datasets
-from gibbsian import devices, estimators, models, recipes, runs, settings
+from gibbsian import devices, estimators, models, pretraining, recipes, runs, settings
 from gibbsian.callbacks import Callback, ProgressBar, TensorBoard
 from gibbsian.checkpoint import Checkpoint
 from gibbsian.data import Dataset, Transform
@@ -166,6 +166,8 @@ def train(
         hooks.append(ProgressBar())
     if tensorboard is not None:
         hooks.append(TensorBoard(str(tensorboard)))
+    if chosen.pretrain:
+        pretraining.stack(machine)  # refuses what cannot be
     trainer = Trainer(
         machine, dataset, method, chosen, None,
         None if isinstance(optimizer, str) else optimizer,
@@ -181,6 +183,8 @@ def train(
             trainer.load_state_dict(found.tree)
             run.cut(found.step)
             trainer.history = run.metrics()
+        elif chosen.pretrain:
+            trainer.begin_at(_pretrained(machine, dataset, chosen, run, resume, progress))
         trainer.fit()
     finally:
         if run is not None:
@@ -189,6 +193,28 @@ def train(
         trainer.averaged, trainer.machine, trainer.chains, trainer.step, trainer.history, config,
         run, dataset, dataset.transform,
     )  # fmt: skip
+
+
+def _pretrained(
+    machine: BoltzmannMachine, dataset: Dataset, chosen: settings.Settings, run: Run | None,
+    resume: bool, progress: bool,
+) -> BoltzmannMachine:  # fmt: skip
+    """Train the layers of a copy of the machine greedily, each in a run of its own; finished ones stay."""
+    folder = None if run is None else run.path
+    if folder is not None and not resume:
+        pretraining.forget(folder)
+
+    def fit(
+        rbm: BoltzmannMachine, rows: Dataset, number: int, place: Path | None
+    ) -> BoltzmannMachine:
+        begun = place is not None and (place / "config.toml").is_file()
+        return train(
+            rbm, rows, PCD(), out=place, resume=begun, progress=progress, epochs=chosen.pretrain,
+            batch_size=chosen.batch_size, seed=(chosen.seed + number) % 2**31, device=chosen.device,
+            threads=chosen.threads, center=chosen.center, monitor_rows=chosen.monitor_rows,
+        ).machine  # fmt: skip
+
+    return pretraining.pretrain(models.from_spec(machine.spec()), dataset, fit, folder)
 
 
 def _check_kinds(machine: Any, method: Any, optimizer: Any, schedule: Any) -> None:

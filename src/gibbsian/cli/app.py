@@ -4,7 +4,20 @@ from typing import Annotated
 
 import typer
 
-from gibbsian.cli import demo, evaluate, finetune, info, reconstruct, report, sample, study, train
+from gibbsian.cli import (
+    compare,
+    demo,
+    evaluate,
+    features,
+    finetune,
+    info,
+    inpaint_study,
+    reconstruct,
+    report,
+    sample,
+    study,
+    train,
+)
 
 app = typer.Typer(
     name="gibbsian",
@@ -14,7 +27,20 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for module in (train, sample, evaluate, finetune, reconstruct, report, info, study, demo):
+for module in (
+    train,
+    sample,
+    evaluate,
+    reconstruct,
+    features,
+    finetune,
+    inpaint_study,
+    report,
+    info,
+    study,
+    compare,
+    demo,
+):
     # Help keeps the line breaks of a second paragraph, which the docstring has for its own sake.
     paragraphs = (module.command.__doc__ or "").split("\n\n")
     text = "\n\n".join(" ".join(p.split()) for p in paragraphs)

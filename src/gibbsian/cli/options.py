@@ -78,7 +78,7 @@ def check_memory(machine: "BoltzmannMachine", chains: int, option: str, frames: 
         )
 
 
-def output_file(path: Path, *suffixes: str) -> Path:
+def output_file(path: Path, *suffixes: str, option: str = "--out") -> Path:
     """Return the path of a file that is to be written, its folder made.
 
     Raises
@@ -88,14 +88,14 @@ def output_file(path: Path, *suffixes: str) -> Path:
     """
     if path.suffix.lower() not in suffixes:
         known = " or ".join(suffixes)
-        raise GibbsianError(f"--out takes a file that ends in {known}, not {str(path)!r}.")
+        raise GibbsianError(f"{option} takes a file that ends in {known}, not {str(path)!r}.")
     if path.is_dir():
-        raise GibbsianError(f"--out names the folder {path}; give a file in it.")
-    output_folder(path.parent)
+        raise GibbsianError(f"{option} names the folder {path}; give a file in it.")
+    output_folder(path.parent, option)
     return path
 
 
-def output_folder(path: Path) -> Path:
+def output_folder(path: Path, option: str = "--out") -> Path:
     """Return the path of a folder that is to be written into, made if it is not there.
 
     Raises
@@ -108,11 +108,11 @@ def output_folder(path: Path) -> Path:
     except OSError as error:
         reason = "a file is in the way" if isinstance(error, FileExistsError) else error.strerror
         raise GibbsianError(
-            f"The folder {path} cannot be made ({reason}); choose another place with --out."
+            f"The folder {path} cannot be made ({reason}); choose another place with {option}."
         ) from None
     if not os.access(path, os.W_OK):
         raise GibbsianError(
-            f"The folder {path} cannot be written to; choose another place with --out."
+            f"The folder {path} cannot be written to; choose another place with {option}."
         )
     return path
 

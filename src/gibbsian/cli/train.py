@@ -75,7 +75,7 @@ _Sampler = Annotated[str | None, _option("PCD: gibbs or tempering.", _MACHINE, "
 _Levels = Annotated[
     int | None, _option("Tempering: levels.", _MACHINE, "what acceptance 0.3 needs")
 ]
-_Weights = Annotated[str | None, _option("normal, glorot or pca.", _MACHINE, "normal")]
+_Weights = Annotated[str | None, _option("normal, glorot, pca or low-rank.", _MACHINE, "normal")]
 _VisibleBias = Annotated[
     float | None, _option("First visible bias.", _MACHINE, "from the data's mean")
 ]
@@ -113,6 +113,10 @@ _Whiten = Annotated[
     _option("Largest variance of states along a direction before couplings step more slowly along it, so "
             "that larger rates are stable; 0.3 with --lr 0.5 suits MNIST.", _LEARNING, "0: off"),
 ]  # fmt: skip
+_Pretrain = Annotated[
+    int | None,
+    _option("Epochs of greedy pre-training of each layer of a deep machine.", _LEARNING, "0: none"),
+]
 _Average = Annotated[float | None, _option("Decay of the Polyak average.", _LEARNING, "0.999")]
 _UpDownEpochs = Annotated[
     int | None, _option("dbn: passes of the up-down algorithm; 0 for none.", _LEARNING, "10", min=0)
@@ -210,6 +214,7 @@ def command(
     lr: _Lr = None, optimizer: _Optimizer = None, optimizer_option: _OptimizerOption = None,
     schedule: _Schedule = None, schedule_option: _ScheduleOption = None, l1: _L1 = None,
     l2: _L2 = None, center: _Center = None, whiten: _Whiten = None, average: _Average = None,
+    pretrain: _Pretrain = None,
     updown_epochs: _UpDownEpochs = None, updown_lr: _UpDownLr = None,
     patience: _Patience = None, tolerance: _Tolerance = None, seed: _Seed = None,
     classes: _Classes = None, limit: _Limit = None, transform: _Transform = None,

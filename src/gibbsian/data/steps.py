@@ -45,6 +45,12 @@ class Step(ABC):
     ) -> Shaped[Tensor, "batch m"]:
         """The transformed rows."""
 
+    def expected(
+        self, x: Shaped[Tensor, "batch n"], generator: Generator | None
+    ) -> Shaped[Tensor, "batch m"]:
+        """The mean of ``apply`` over its draws, where a step knows it; else one draw."""
+        return self.apply(x, generator)
+
     @abstractmethod
     def invert(self, y: Shaped[Tensor, "batch m"]) -> Shaped[Tensor, "batch n"]:
         """Back to the units of the input, as far as they can be had."""
@@ -186,6 +192,11 @@ class StochasticBinarise(Step):
         check_unit(grey if self._mask is None else grey[:, self._mask], self.text)
         u = torch.rand(x.shape, generator=generator, device=x.device)
         return blend(self._mask, (u < grey).float(), x)
+
+    def expected(self, x: Tensor, generator: Generator | None) -> Tensor:
+        """Probabilities of a 1: x / top."""
+        grey = x.to(torch.float32)
+        return blend(self._mask, grey / self.top if x.dtype == torch.uint8 else grey, x)
 
     def invert(self, y: Tensor) -> Tensor:
         """``top · y``."""

@@ -162,6 +162,18 @@ class Transform:
             x = step.apply(x, generator)
         return x.to(torch.float32)
 
+    def expected(
+        self, raw: Shaped[Tensor, "batch n"], generator: Generator | None = None
+    ) -> Float[Tensor, "batch m"]:
+        """The mean rows of ``raw`` over the draws of a random transform: probabilities for drawn bits.
+
+        A random step that knows no mean draws from ``generator``, and so do steps after it.
+        """
+        x = raw
+        for step in self.steps:
+            x = step.expected(x, generator)
+        return x.to(torch.float32)
+
     def inverse(self, x: Float[Tensor, "batch m"]) -> Float[Tensor, "batch n"]:
         """``x`` back in the units of the raw rows (grey levels, measured units, category codes).
 

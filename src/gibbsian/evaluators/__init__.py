@@ -2,6 +2,7 @@
 
 from gibbsian.evaluators.ais import Estimate, ais, estimate, reverse_ais
 from gibbsian.evaluators.belief import Belief, Partition
+from gibbsian.evaluators.bound import variational_bound, variational_free_energies
 from gibbsian.evaluators.bridge import Bridge, Ladder, bar, ladder_log_z
 from gibbsian.evaluators.certificate import certify, certify_samples
 from gibbsian.evaluators.chains import RECORDED, Trace, run_chains
@@ -47,5 +48,5 @@ __all__ = [
     "equivalence", "estimate", "evaluate", "free_energies", "free_energy_gap", "ladder_log_z",
     "log_likelihood", "log_z", "observables", "partition", "privacy", "pseudo_likelihood",
     "reconstruction", "reconstruction_error", "reverse_ais", "run_chains", "states",
-    "stochastic_pseudo_likelihood",
+    "stochastic_pseudo_likelihood", "variational_bound", "variational_free_energies",
 ]  # fmt: skip

@@ -40,12 +40,13 @@ SPLITS = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class SplitEvaluation:
-    """The numbers of one split; those a deep machine cannot have yet are None.
+    """The numbers of one split; those a deep machine cannot have are None.
 
     Attributes
     ----------
     rows : int
     log_likelihood : LogLikelihood or None
+        Of a deep machine the variational bound.
     pseudo_likelihood : float or None
         Mean of Σ_b log p(v_b | v_−b) in nats per row, over `pseudo_rows` of the rows.
     pseudo_error : float or None
@@ -259,9 +260,9 @@ def _split(
     generator: Generator,
 ) -> SplitEvaluation:
     errors = reconstruction(machine, x)
-    if len(machine.layers) != 2:
-        return SplitEvaluation(len(x), None, None, None, 0, errors)
     likelihood = log_likelihood(machine, x, z, dequantisation)
+    if len(machine.layers) != 2:
+        return SplitEvaluation(len(x), likelihood, None, None, 0, errors)
     order = torch.randperm(len(x), generator=generator, device=generator.device)
     pseudo = pseudo_likelihood(machine, x[order[:pseudo_rows].to(x.device)])
     n = len(pseudo)
@@ -303,8 +304,10 @@ def _words(
             words.append(certificate.decides)
     if len(machine.layers) != 2:
         words.append(
-            f"The likelihood of rows is left out: under {len(machine.layers) - 1} hidden layers it "
-            "needs a variational bound, which this version does not have."
+            f"Under {len(machine.layers) - 1} hidden layers the likelihood of rows is a variational lower "
+            "bound by mean field: with the log Z of reverse AIS, an upper bound on average, it stays one, "
+            "and with that of AIS it need not. Pseudo-likelihood and free energy of rows have no closed form "
+            "and are left out."
         )
     return words
 

@@ -9,11 +9,11 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from gibbsian.arguments import whole
-from gibbsian.errors import GibbsianError
 from gibbsian.evaluators import exact as enumeration
 from gibbsian.evaluators.ais import ais, reverse_ais
 from gibbsian.evaluators.belief import Belief, Partition
 from gibbsian.evaluators.blocks import check_states
+from gibbsian.evaluators.bound import variational_free_energies
 from gibbsian.evaluators.bridge import Ladder, ladder_log_z
 from gibbsian.evaluators.free_energy import check_rows, free_energies
 from gibbsian.evaluators.schedule import adapted
@@ -151,9 +151,14 @@ class LogLikelihood:
     rows : Tensor (rows,)
         Each row's, with the same log Z.
     mean_free_energy : float
+        For a bound, E_q[E] − H(q) in its place, which is no smaller.
     partition : Partition
     units : str
-        What the number is a likelihood of: a probability, or a density and in which units.
+        What the number is a likelihood of: a probability, or a density and in which units; or a bound on it.
+    is_bound : bool
+        Whether it is the variational lower bound of a deep machine. Given log Z the likelihood is no
+        smaller; with the log Z of reverse AIS, an upper bound on average, it stays a bound, with that of AIS
+        it need not.
     """
 
     mean: float
@@ -162,6 +167,7 @@ class LogLikelihood:
     mean_free_energy: float
     partition: Partition
     units: str
+    is_bound: bool = False
 
     @property
     def ais(self) -> float | None:
@@ -210,6 +216,7 @@ class LogLikelihood:
             "standard_error_rows": self.standard_error if len(self.rows) > 1 else None,
             "standard_error_log_z": p.standard_error,
             "units": self.units,
+            "is_bound": self.is_bound,
         }
         for k, value in reverse.items():
             out |= {f"reverse_ais_{k}": value, f"gap_{k}": gaps[k], f"ess_{k}": p.reverse[k].ess}
@@ -224,10 +231,12 @@ def log_likelihood(
 ) -> LogLikelihood:
     """Return the likelihood of rows: log p(v) = −F(v) − log Z.
 
+    Under more than one hidden layer it is the variational bound E_q[−E] + H(q) − log Z, which log p(v) is no
+    smaller than (`gibbsian.evaluators.bound`).
+
     Parameters
     ----------
     machine : BoltzmannMachine
-        With one hidden layer.
     x : Tensor (rows, visible)
         States of the visible units: bits, not rates.
     log_z : float or Partition
@@ -239,19 +248,12 @@ def log_likelihood(
     ------
     DataError
         If the rows are not states of the visible units.
-    GibbsianError
-        If the machine has more than one hidden layer.
     """
-    hidden = len(machine.layers) - 1
-    if hidden > 1:
-        raise GibbsianError(
-            f"The likelihood of rows under a machine of {hidden} hidden layers needs a variational "
-            "bound, which comes with a later version; log Z itself is to be had from partition()."
-        )
     check_rows(machine, x)
     check_states(machine.layers[0], x, "Likelihoods")
     known = log_z if isinstance(log_z, Partition) else Partition(float(log_z), None, {})
-    free = free_energies(machine, x)
+    shallow = len(machine.layers) == 2
+    free = free_energies(machine, x) if shallow else variational_free_energies(machine, x)
     rows = -free - known.log_z
     error = float(rows.std() / len(rows) ** 0.5) if len(rows) > 1 else float("nan")
     return LogLikelihood(
@@ -261,6 +263,7 @@ def log_likelihood(
         float(free.mean()),
         known,
         likelihood_units(machine, dequantisation),
+        not shallow,
     )
 
 
@@ -268,13 +271,14 @@ def likelihood_units(machine: BoltzmannMachine, dequantisation: str | None = Non
     """Say what a likelihood of this machine is a likelihood of."""
     blocks = machine.layers[0].domain.blocks()
     real = sum(b is None for b in blocks)
+    what = "the log of" if len(machine.layers) == 2 else "a variational lower bound on the log of"
     if not real:
-        return "nats per row: the log of a probability"
+        return f"nats per row: {what} a probability"
     noise = dequantisation or (
         "no dequantisation noise stated, so on values of a grid it has no upper limit and compares "
         "models of the same rows only"
     )
     return (
-        f"nats per row: the log of a density in the {real} real-valued columns of the transformed rows "
+        f"nats per row: {what} a density in the {real} real-valued columns of the transformed rows "
         f"({noise})"
     )

@@ -9,7 +9,7 @@ An *image shape* is ``(H, W)``, ``(H, W, C)`` or ``(C, H, W)`` with one or three
 for rows that are no images: those are shown as heat-maps, one line a row.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +17,7 @@ import numpy as np
 from gibbsian.errors import GibbsianError
 from gibbsian.plots.charts import energy_chains, learning_curves, likelihood_bounds, study
 from gibbsian.plots.ladders import ladder, log_z_along, mixing
+from gibbsian.plots.memory import capacity
 from gibbsian.plots.pictures import (
     _SEPARATOR,
     Array,
@@ -43,8 +44,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "along_ladder",
+    "capacity",
     "energy_chains",
     "filters",
+    "labelled",
     "ladder",
     "learning_curves",
     "likelihood_bounds",
@@ -246,6 +249,20 @@ def reconstructions(
         _same_rows(original=original, corrupted=corrupted, repaired=repaired)
         stacks = [("original", original), ("corrupted", corrupted), ("repaired", repaired)]
     return _bands(stacks, image_shape, normalise)
+
+
+@_styled
+def labelled(
+    stacks: Mapping[str, Array], image_shape: ImageShape, *, normalise: Normalise = "unit"
+) -> "Figure":
+    """Show stacks of rows ``(n, d)`` under each other, each by its name: row i of all in one column.
+
+    Raises GibbsianError if there are none, or they differ in shape or are not of the image shape.
+    """
+    if not stacks:
+        raise GibbsianError("There are no rows to draw: pass at least one stack of them.")
+    _same_rows(**stacks)
+    return _bands(list(stacks.items()), image_shape, normalise)
 
 
 @_styled

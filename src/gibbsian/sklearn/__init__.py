@@ -6,6 +6,8 @@ library's own `Trainer`.
 """
 
 from gibbsian.sklearn.bernoulli import BernoulliRBM
+from gibbsian.sklearn.deep import BernoulliDBM
 from gibbsian.sklearn.gaussian import GaussianRBM
+from gibbsian.sklearn.pretrained import MachineFeatures
 
-__all__ = ["BernoulliRBM", "GaussianRBM"]
+__all__ = ["BernoulliDBM", "BernoulliRBM", "GaussianRBM", "MachineFeatures"]

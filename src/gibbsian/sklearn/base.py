@@ -83,8 +83,20 @@ class BoltzmannEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
     # scikit-learn wants a constructor that takes anything; `fit` refuses what is impossible.
 
     @abstractmethod
-    def _build(self, visible: int, hidden: int) -> BoltzmannMachine:
+    def _build(self, visible: int, *hidden: int) -> BoltzmannMachine:
         """Make a machine of this kind, its parameters at any value."""
+
+    def _named(self, depth: int) -> Mapping[str, str]:
+        """Return the learned parameters of a machine of so many hidden layers by their arrays."""
+        return self._arrays
+
+    def _asked(self) -> tuple[int, ...]:
+        """Return the sizes of the hidden layers that the parameters ask for."""
+        return (whole(self.n_components, "n_components"),)
+
+    def _sizes(self) -> tuple[int, ...]:
+        """Return the sizes of the fitted layers, from the visible one upwards."""
+        return self.components_.shape[::-1]
 
     @abstractmethod
     def _prepare(self, X: Any, machine: BoltzmannMachine, first: bool) -> Rows:
@@ -115,7 +127,7 @@ class BoltzmannEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         epochs = whole(self.n_iter, "n_iter", 0)
         batch = whole(self.batch_size, "batch_size")
         seed = seed_of(check_random_state(self.random_state))
-        data, machine = self._start(X, whole(self.n_components, "n_components"), True)
+        data, machine = self._start(X, self._asked(), True)
         length = data.batches_per_epoch(batch)
         settings = self._settings(
             updates=max(epochs, 1) * length, batch_size=batch, schedule=self.schedule, seed=seed
@@ -138,8 +150,8 @@ class BoltzmannEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         if not hasattr(self, "random_state_"):
             self.random_state_ = check_random_state(self.random_state)
         kept = None if first else getattr(self, "_training", None)
-        hidden = self.n_components if first else self.components_.shape[0]
-        data, machine = self._start(X, whole(hidden, "n_components"), kept is None)
+        hidden = self._asked() if first else self._sizes()[1:]
+        data, machine = self._start(X, hidden, kept is None)
         schedule = self.schedule
         if schedule in schedules.SCHEDULES and schedule not in ENDLESS:
             schedule = "constant"
@@ -158,9 +170,11 @@ class BoltzmannEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         self._keep(trainer, X.dtype if first else self.components_.dtype)
         return self
 
-    def _start(self, X: Any, hidden: int, first: bool) -> tuple[Dataset, BoltzmannMachine]:
+    def _start(
+        self, X: Any, hidden: Sequence[int], first: bool
+    ) -> tuple[Dataset, BoltzmannMachine]:
         """Return the rows as the trainer wants them, and a machine to train."""
-        machine = self._build(X.shape[1], hidden)
+        machine = self._build(X.shape[1], *hidden)
         rows = self._prepare(X, machine, first)
         columns = Columns((("real", rows.width),))
         identity = Transform.parse("identity").fit(lambda: rows.spans(rows.blocks()), columns)
@@ -259,7 +273,7 @@ class BoltzmannEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         wide.load_state_dict(machine.state_dict())
         self._change(wide, back=True)
         out = {}
-        for array, name in self._arrays.items():
+        for array, name in self._named(len(wide.joints)).items():
             value = wide.get_parameter(name).detach()
             value = value.exp() if unit.is_log(name) else value
             out[array] = (
@@ -269,10 +283,9 @@ class BoltzmannEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
 
     def _assemble(self, dtype: torch.dtype) -> BoltzmannMachine:
         """Build the machine that the arrays show."""
-        hidden, visible = self.components_.shape
-        machine = self._build(visible, hidden).to(dtype)
+        machine = self._build(*self._sizes()).to(dtype)
         with torch.no_grad():
-            for array, name in self._arrays.items():
+            for array, name in self._named(len(machine.joints)).items():
                 value = torch.tensor(np.asarray(getattr(self, array)), dtype=dtype)
                 value = value.log() if unit.is_log(name) else value
                 machine.get_parameter(name).copy_(value.T if value.ndim == 2 else value)

@@ -90,8 +90,8 @@ class BernoulliRBM(BoltzmannEstimator):
     (4, 2)
     """
 
-    def _build(self, visible: int, hidden: int) -> BoltzmannMachine:
-        return models.rbm(Bernoulli(visible), Bernoulli(hidden))
+    def _build(self, visible: int, *hidden: int) -> BoltzmannMachine:
+        return models.rbm(Bernoulli(visible), Bernoulli(hidden[0]))
 
     def _prepare(self, X: Any, machine: BoltzmannMachine, first: bool) -> Rows:
         low, high = float(X.min()), float(X.max())

@@ -100,11 +100,11 @@ class GaussianRBM(BoltzmannEstimator):
         )  # fmt: skip
         self.sigma0 = sigma0
 
-    def _build(self, visible: int, hidden: int) -> BoltzmannMachine:
+    def _build(self, visible: int, *hidden: int) -> BoltzmannMachine:
         sigma0 = number(self.sigma0, "sigma0")
         if sigma0 <= 0:
             raise TrainingError(f"sigma0 must be a positive number, and {sigma0!r} is not.")
-        return models.gaussian_rbm(Gaussian(visible, sigma0=sigma0), hidden)
+        return models.gaussian_rbm(Gaussian(visible, sigma0=sigma0), hidden[0])
 
     def _prepare(self, X: Any, machine: BoltzmannMachine, first: bool) -> Rows:
         X = X.toarray() if sparse.issparse(X) else X

@@ -115,6 +115,13 @@ class Units(nn.Module, ABC):
     ) -> Float[Tensor, "*batch n"]:
         """Draw s ~ p(s | f)."""
 
+    def doubled(self) -> "Units | None":
+        """Return units for the sum of two tied copies of this layer, None where they are of no known family.
+
+        They have parameters of the same names, with the same meaning for each copy.
+        """
+        return None
+
 
 def natural(units: Units) -> dict[str, Tensor]:
     """Return the natural parameters η_k under the names of their statistics."""

@@ -10,6 +10,7 @@ from torch import Generator, Tensor, nn
 from gibbsian import kernels
 from gibbsian.errors import DataError
 from gibbsian.units.base import Domain, Statistics, Units, check_size
+from gibbsian.units.binomial import Binomial
 
 
 class Binary(Domain):
@@ -105,6 +106,9 @@ class Bernoulli(Units):
         self, f: Float[Tensor, "*batch n"], generator: Generator | None = None
     ) -> Float[Tensor, "*batch n"]:
         return kernels.bernoulli(f, self.bias.detach(), generator)
+
+    def doubled(self) -> Units:
+        return Binomial(self.size, 2)
 
 
 class Spin(Units):

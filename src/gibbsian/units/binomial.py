@@ -88,3 +88,6 @@ class Binomial(Units):
         self, f: Float[Tensor, "*batch n"], generator: Generator | None = None
     ) -> Float[Tensor, "*batch n"]:
         return kernels.binomial(f, self.bias.detach(), self.trials, generator)
+
+    def doubled(self) -> Units:
+        return Binomial(self.size, 2 * self.trials)

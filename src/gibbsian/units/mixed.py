@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from gibbsian.errors import DataError
-from gibbsian.units.base import Domain, Statistics, Units, select
+from gibbsian.units.base import Domain, Statistics, Units, members, select
 
 
 class Product(Domain):
@@ -83,3 +83,8 @@ class Mixed(Units):
         self, f: Float[Tensor, "*batch n"], generator: Generator | None = None
     ) -> Float[Tensor, "*batch n"]:
         return torch.cat([m.sample(x, generator) for m, x in self._split(f)], dim=-1)
+
+    def doubled(self) -> Units | None:
+        parts = [m.doubled() for m in members(self)]
+        whole = [p for p in parts if p is not None]
+        return Mixed(whole) if len(whole) == len(parts) else None

@@ -1,0 +1,289 @@
+"""Several models side by side: plans, runs that go on, denoising against the truth, the command."""
+
+import itertools
+import json
+import tomllib
+
+import pytest
+import torch
+from command_line import call, works
+
+import gibbsian as gb
+from gibbsian import comparison, meanfield, repair
+from gibbsian.comparison import comparing
+from gibbsian.comparison.denoising import denoise, posterior, reconstruct
+from gibbsian.comparison.figures import Pictures
+from gibbsian.comparison.training import Cost
+
+TABLE = """
+title = "Three small machines"
+seed = 1
+
+[data]
+source = "bars-and-stripes:n=3,rows=200"
+
+[defaults]
+hidden = 4
+updates = 40
+method = { kind = "pcd", chains = 10 }
+
+[models.hopfield]
+label = "Hopfield"
+model = "hopfield"
+lr = 0.01
+
+[models.rbm]
+label = "RBM"
+
+[models.deep]
+label = "DBM"
+model = "dbm"
+hidden = [4, 3]
+
+[figures]
+columns = 4
+fantasy_steps = 10
+denoising_rows = 20
+denoising_steps = 4
+features = 4
+
+[evaluation]
+chains = 8
+temperatures = 20
+mixing_steps = 16
+ladder_steps = 2
+"""
+
+LITTLE = {"chains": 2, "temperatures": 2, "mixing_steps": 16, "ladder_steps": 0, "rows": 10}
+
+
+def plan(text: str = TABLE) -> comparison.Plan:
+    return comparison.parse(tomllib.loads(text))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> comparison.Comparison:
+    return comparison.compare(plan(), tmp_path_factory.mktemp("comparison") / "out")
+
+
+def test_each_model_has_its_run_and_its_row(made: comparison.Comparison) -> None:
+    assert [r["name"] for r in made.rows] == ["hopfield", "rbm", "deep"]
+    for row, fitted in zip(made.rows, made.fitted, strict=True):
+        run = gb.load(made.page.parent / row["name"])
+        assert run.step == row["updates"] == 40
+        assert run.machine.sizes == fitted.trained.machine.sizes
+        assert row["seconds"] > 0 and row["held_out"] == "test"
+        assert row["denoising"]["damaged"]["wrong"] == pytest.approx(0.15, abs=0.1)
+    assert [r["layers"] for r in made.rows] == [
+        "9 Bernoulli – 4 Gaussian", "9–4 Bernoulli", "9–4–3 Bernoulli",
+    ]  # fmt: skip
+    likelihood = made.rows[1]["likelihood"]
+    exact = gb.evaluate(made.fitted[1].trained, seed=1, **plan().evaluation)
+    split = exact.splits["test"].log_likelihood
+    assert split is not None and likelihood["exact"] == pytest.approx(split.as_dict()["exact"])
+
+
+def test_the_page_holds_table_and_pictures(made: comparison.Comparison) -> None:
+    folder, page = made.page.parent, made.page.read_text()
+    for part in (
+        "Side by side",
+        "Reconstructions",
+        "Fantasy particles",
+        "Denoising",
+        "Features: DBM",
+    ):
+        assert part in page
+    assert "http://" not in page and "by the posterior" in page
+    names = {p.name for p in folder.glob("*.png")}
+    assert {
+        "data.png", "reconstructions.png", "fantasies_driven.png", "fantasies_gibbs.png",
+        "denoising_mean-field.png", "denoising_posterior.png", "features_rbm_1.png", "features_deep_2.png",
+    } <= names  # fmt: skip
+    stored = json.loads((folder / "comparison.json").read_text())
+    assert stored["models"] == made.rows
+    assert comparison.read(folder / "comparison.toml") == plan()
+
+
+def test_a_complete_comparison_is_only_drawn_anew(made, monkeypatch) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("evaluated again")
+
+    monkeypatch.setattr(comparing, "evaluate", never)
+    folder = made.page.parent
+    files = {p: p.stat().st_mtime_ns for p in folder.glob("*/checkpoints/*")}
+    page = made.page.read_bytes()
+    again = comparison.compare(None, folder, resume=True)
+    assert again.rows == made.rows
+    assert {p: p.stat().st_mtime_ns for p in folder.glob("*/checkpoints/*")} == files
+    assert again.page.read_bytes() == page
+
+
+def test_a_killed_model_goes_on_and_ends_the_same(made, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(Pictures, "all", lambda _: [])
+    monkeypatch.setattr(comparing, "evaluate", lambda run, **_: gb.evaluate(run, **LITTLE))
+
+    def killed(self: Cost, trainer) -> None:
+        if trainer.step == 30 and len(trainer.machine.layers) == 3:
+            raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Cost, "on_update", killed)
+        with pytest.raises(MemoryError):
+            comparison.compare(plan(), tmp_path / "out")
+    deep = tmp_path / "out" / "deep"
+    assert 0 < gb.load(deep).step < 30
+    before = gb.load(deep).run.checkpoint().tree["callbacks"]["Cost"]["seconds"]
+    rbm = {p: p.stat().st_mtime_ns for p in (tmp_path / "out" / "rbm").rglob("*.safetensors")}
+    again = comparison.compare(plan(), tmp_path / "out", resume=True)
+    assert rbm == {p: p.stat().st_mtime_ns for p in rbm}
+    assert 0 < before < again.rows[2]["seconds"]
+    for one, other in zip(again.fitted, made.fitted, strict=True):
+        ours, theirs = (f.trained.machine.state_dict() for f in (one, other))
+        assert all(torch.equal(ours[k], theirs[k]) for k in ours)
+
+
+def test_presets_are_plans_and_scale() -> None:
+    for name in comparison.presets():
+        found = comparison.preset(name)
+        assert comparison.parse(found.as_dict()) == found
+    notebook = comparison.preset("mnist-notebook")
+    assert [m.name for m in notebook.models] == ["hopfield", "rbm", "sparse-rbm", "dbm"]
+    small = notebook.scaled(0.01)
+    for one, other in zip(small.models, notebook.models, strict=True):
+        assert one.settings["updates"] == other.settings["updates"] // 100
+    assert small.evaluation["chains"] == notebook.evaluation["chains"]
+
+
+def test_other_data_bring_their_own_settings() -> None:
+    digits = comparison.preset("mnist-notebook", "digits", "folder")
+    assert digits.data == {"source": "digits", "transform": "threshold", "data_dir": "folder"}
+    assert digits.title.endswith("8×8 digits")
+    mnist, other = (comparison.preset("mnist-notebook", data) for data in (None, "table.csv"))
+    assert digits.models[0].settings["updates"] < mnist.models[0].settings["updates"]
+    assert digits.models[3].hidden == [200, 200]
+    assert other.models == mnist.models and other.data["source"] == "table.csv"
+
+
+# The truth about denoising, by enumeration.
+
+
+def shaken(visible: gb.Units, *hidden: gb.Units) -> gb.BoltzmannMachine:
+    machine = gb.layered(visible, *hidden)
+    source = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for p in machine.parameters():
+            p.copy_(torch.randn(p.shape, generator=source))
+    return machine
+
+
+def exact_posterior(machine: gb.BoltzmannMachine, seen: torch.Tensor, flip: float) -> torch.Tensor:
+    """Sum over all states of a machine of two-valued units."""
+    values = [torch.cat(u.domain.blocks(), dim=1) for u in machine.layers]
+    table = [torch.tensor(list(itertools.product(*v.T.tolist()))) for v in values]
+    states = [torch.stack(s) for s in zip(*itertools.product(*table), strict=True)]
+    agree = (states[0] == seen).double()
+    noise = (agree * torch.tensor(1 - flip).log() + (1 - agree) * torch.tensor(flip).log()).sum(1)
+    weight = (noise - machine.energy(states).detach()).softmax(0)
+    return weight @ states[0].double()
+
+
+@pytest.mark.parametrize(
+    "layers", [(gb.Bernoulli, gb.Bernoulli), (gb.Spin, gb.Bernoulli), (gb.Bernoulli, gb.Spin, gb.Bernoulli)],
+    ids=["bits", "spins", "deep"],
+)  # fmt: skip
+def test_posterior_against_enumeration(layers) -> None:
+    machine = shaken(*(family(n) for family, n in zip(layers, (4, 3, 2), strict=False)))
+    low, high = torch.cat(machine.layers[0].domain.blocks(), dim=1)
+    seen = torch.where(torch.tensor([True, False, True, True]), high, low)
+    chains, steps = 400, 60
+    found = posterior(machine, seen.repeat(chains, 1), 0.2, steps, torch.Generator().manual_seed(0))
+    error = found.double().std(dim=0) / chains**0.5
+
+    def off(flip: float) -> float:
+        return float(
+            ((found.double().mean(0) - exact_posterior(machine, seen, flip)) / error).abs().max()
+        )
+
+    assert off(0.2) < 4
+    assert off(0.1) > 8  # another noise than the rows have
+
+
+def test_reconstruction_is_one_pass_in_an_rbm_and_hears_both_sides_in_a_deep_machine() -> None:
+    shallow, x = shaken(gb.Bernoulli(4), gb.Bernoulli(3)), torch.eye(4)
+    assert torch.allclose(reconstruct(shallow, x), repair.reconstruct(shallow, x))
+    deep = shaken(gb.Bernoulli(4), gb.Bernoulli(3), gb.Bernoulli(2))
+    means = meanfield.infer(deep, x).means
+    again = torch.sigmoid(deep.field(1, means) + deep.layers[1].bias)
+    assert torch.allclose(again, means[1], atol=1e-3)
+    expected = torch.sigmoid(means[1] @ deep.joints[0].weight.T + deep.layers[0].bias)
+    assert torch.allclose(reconstruct(deep, x), expected, atol=1e-4)
+    assert not torch.allclose(reconstruct(deep, x), repair.reconstruct(deep, x), atol=1e-2)
+
+
+def test_denoising_knows_what_it_measures() -> None:
+    machine, source = shaken(gb.Bernoulli(4), gb.Bernoulli(3)), torch.Generator()
+    x = gb.sample(machine, 2000, 50).samples
+    found = denoise(machine, x, 0.15, 50, source.manual_seed(1)).errors
+    assert found["damaged"]["wrong"] == found["damaged"]["squared"]
+    # The posterior mean has the least squared error if the machine is right, and here it is.
+    assert found["posterior"]["squared"] < found["mean-field"]["squared"]
+    assert found["posterior"]["squared"] < found["damaged"]["squared"]
+    rows = gb.sample(gb.gaussian_rbm(4, 3), 20, 5).samples
+    real = denoise(gb.gaussian_rbm(4, 3), rows, 0.15, 5, source)
+    assert set(real.restored) == {"mean-field"} and real.errors["mean-field"]["wrong"] is None
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("title", "name"), "known are title, seed"),
+        (("[models", "[machines"), "unknown part 'machines'"),
+        (("[figures]", "[on.digits]\nmodels = {}\n[figures]"), "part of [on.digits] 'models'"),
+        (("[figures]", "[on]\ndigits = 3\n[figures]"), "it must be a table"),
+        (('model = "hopfield"', 'model = "hopfeld"'), "no model 'hopfeld'; known are rbm"),
+        (("lr = 0.01", "rate = 0.01"), "no training setting 'rate'"),
+        (("columns = 4", "wide = 4"), "setting of the figures 'wide'; known are columns"),
+        (("columns = 4", "flip = 2"), "flip lies from 0 to 1"),
+        (("chains = 8", "chain = 8"), "setting of the evaluation 'chain'"),
+        (("temperatures = 20", "temperatures = 0"), "temperatures must be a whole number"),
+        (("source =", "file ="), "setting of the data 'file'"),
+        (('source = "bars-and-stripes:n=3,rows=200"', ""), "names no data"),
+        (("hidden = 4", 'hidden = "four"'), "must be a whole number"),
+        (("[4, 3]", "[]"), "at least one"),
+        (("[models.rbm]", '[models."a/b"]'), "cannot be a folder's name"),
+        (('kind = "pcd"', 'kind = "pdc"'), "pdc"),
+    ],
+)
+def test_bad_configs_end_in_a_sentence(change, words, tmp_path) -> None:
+    file = tmp_path / "models.toml"
+    file.write_text(TABLE.replace(*change))
+    assert words in call("compare", file, "--out", tmp_path / "out", "-q").sentence
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_that_does_not_fit_shows_before_any_training(tmp_path) -> None:
+    wrong = plan(TABLE.replace('model = "dbm"', 'model = "gaussian-rbm"'))
+    with pytest.raises(gb.GibbsianError):
+        comparison.compare(wrong, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_command(made: comparison.Comparison, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(Pictures, "all", lambda _: [])
+    folder = made.page.parent
+    out = works("compare", "--resume", "--out", folder, "--quiet").out
+    assert "Hopfield" in out and "comparison.html" in out
+    assert json.loads(works("compare", "--resume", "--out", folder, "--json").out) == made.rows
+    file = tmp_path / "models.toml"
+    file.write_text(TABLE)
+    assert "resume it, overwrite it" in call("compare", file, "--out", folder).sentence
+    assert "takes --out alone" in call("compare", file, "--resume", "--out", folder).sentence
+    assert "no comparison to resume" in call("compare", "--resume", "--out", tmp_path).sentence
+    assert "is not empty" in call("compare", file, "--out", tmp_path).sentence
+    assert "known are mnist-notebook" in call("compare", "--preset", "minst").sentence
+    assert "Name a comparison" in call("compare").sentence
+    assert "not both" in call("compare", file, "--preset", "mnist-notebook").sentence
+    assert "cannot be read" in call("compare", tmp_path / "none.toml").sentence
+    assert "must be positive" in call("compare", file, "--scale", "0").sentence
+    file.write_text("title = ")
+    assert "no valid TOML" in call("compare", file).sentence
