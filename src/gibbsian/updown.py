@@ -299,6 +299,10 @@ class UpDown(Stage):
         like = next(self.network.parameters())
         self._velocity = {k: v.to(like) for k, v in state["velocity"].items()}
         self.scheduler.load_state_dict(state["scheduler"])
+        for group, lr in zip(
+            self.optimizer.param_groups, state["scheduler"]["_last_lr"], strict=True
+        ):
+            group["lr"] = lr
         self._keeper.vector = state["keeper"]
 
 
