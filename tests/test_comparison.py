@@ -51,7 +51,7 @@ features = 4
 chains = 8
 temperatures = 20
 mixing_steps = 16
-ladder_steps = 2
+ladder_steps = 0
 """
 
 LITTLE = {"chains": 2, "temperatures": 2, "mixing_steps": 16, "ladder_steps": 0, "rows": 10}
