@@ -3,18 +3,19 @@
 import os
 import signal
 import sys
-import threading
 from pathlib import Path
 
+import jaxtyping
 import pytest
+import shape_check
 import torch
-from jaxtyping import config, install_import_hook
 
 if "gibbsian" in sys.modules:
     raise RuntimeError("gibbsian was imported before tests/conftest.py could check its shapes")
 # Tests of what a user's wrong types lead to need the package as users have it: see test_wrong_input.py.
 if "GIBBSIAN_TESTS_UNCHECKED" not in os.environ:
-    install_import_hook("gibbsian", "shape_check.check")
+    jaxtyping.jaxtyped = shape_check.jaxtyped
+    jaxtyping.install_import_hook("gibbsian", "shape_check.check")
 os.environ.update(OMP_NUM_THREADS="1", MPLBACKEND="Agg")  # for the programs that tests start too
 torch.set_num_threads(1)
 # A shell starts what it runs in the background with Ctrl-C ignored, and some tests are of Ctrl-C.
@@ -24,15 +25,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item, nextitem):
-    """Check shapes in the first second of each test; later calls are repeats, and checks cost tenfold."""
-    config.update("jaxtyping_disable", False)
-    timer = threading.Timer(1.0, config.update, ("jaxtyping_disable", True))
-    timer.daemon = True
-    timer.start()
-    try:
-        return (yield)
-    finally:
-        timer.cancel()
+    """Check shapes in the first calls of every function in each test."""
+    shape_check.start()
+    return (yield)
 
 
 @pytest.fixture(autouse=True)

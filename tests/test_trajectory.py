@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 
 import pytest
 import torch
@@ -244,12 +245,16 @@ def _train(folder, method=None, **options):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("method", [gb.PCD(chains=50), gb.CD()])
-def test_a_run_keeps_its_trajectory_and_trains_as_without(tmp_path, method):
-    found, plain = (
-        _train(tmp_path / "a", method),
-        _train(tmp_path / "b", method, save_trajectory=False),
-    )
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory):
+    """A run by PCD that kept its trajectory; nobody writes into it."""
+    return _train(tmp_path_factory.mktemp("whole") / "run")
+
+
+@pytest.mark.parametrize("method", [None, gb.CD()])
+def test_a_run_keeps_its_trajectory_and_trains_as_without(tmp_path, whole_run, method):
+    found = _train(tmp_path / "a", method) if method else whole_run
+    plain = _train(tmp_path / "b", method, save_trajectory=False)
     ours, theirs = found.machine.state_dict(), plain.machine.state_dict()
     assert all(torch.equal(ours[k], theirs[k]) for k in ours)
     trajectory = gb.trajectory.load(found)
@@ -261,15 +266,14 @@ def test_a_run_keeps_its_trajectory_and_trains_as_without(tmp_path, method):
     out = ladder_log_z(found.machine, whole, 60, steps=100, generator=0)
     assert abs(out.log_z - log_z(found.machine)) < 4.5 * out.standard_error + 1e-3
     assert float(out.acceptance.min()) > 0.1
-    assert len(gb.trajectory.load(tmp_path / "a", until=1)) == 1
+    assert len(gb.trajectory.load(found, until=1)) == 1
 
 
-def test_a_run_resumes_with_its_trajectory(tmp_path):
-    _train(tmp_path / "whole")
+def test_a_run_resumes_with_its_trajectory(tmp_path, whole_run):
     with pytest.raises(KeyError):
         _train(tmp_path / "cut", callbacks=[StopAt()])
     gb.resume(tmp_path / "cut", _rows(), progress=False)
-    whole, cut = (gb.trajectory.load(tmp_path / name) for name in ("whole", "cut"))
+    whole, cut = gb.trajectory.load(whole_run), gb.trajectory.load(tmp_path / "cut")
     assert whole.updates == cut.updates
     assert all(same(a, b) for a, b in zip(whole.machines, cut.machines, strict=True))
     gb.resume(tmp_path / "cut", _rows(), progress=False, checkpoint=100)
@@ -290,9 +294,9 @@ def test_the_command_line_samples_along_it(tmp_path):
     assert "give both" in both.sentence
 
 
-def test_the_limit_bounds_what_is_kept(tmp_path):
+def test_the_limit_bounds_what_is_kept(tmp_path, whole_run):
     found = _train(tmp_path / "run", trajectory_limit=3)
-    everything = gb.trajectory.load(_train(tmp_path / "all"))
+    everything = gb.trajectory.load(whole_run)
     kept = gb.trajectory.load(found)
     assert len(kept) == 3 < len(everything)
     assert {kept.updates[0], kept.updates[-1]} == {0, everything.updates[-1]}
@@ -330,8 +334,8 @@ def test_a_full_disk_is_one_warning_and_nothing_is_lost(tmp_path, monkeypatch):
     assert trajectory.updates[0] == 0 and trajectory.updates[1] >= 100
 
 
-def test_a_damaged_file_and_one_of_another_run_are_refused(tmp_path):
-    run_a = _train(tmp_path / "a")
+def test_a_damaged_file_and_one_of_another_run_are_refused(tmp_path, whole_run):
+    shutil.copytree(whole_run.run.path, run_a := tmp_path / "a")
     path = next((tmp_path / "a" / "trajectory").glob("step-000000000-*"))
     content = path.read_bytes()
     path.write_bytes(content[:-1])

@@ -7,6 +7,7 @@
 from gibbsian import data, trajectory
 from gibbsian.assessment import certify, evaluate
 from gibbsian.associative import AssociativeMemory
+from gibbsian.belief import DeepBeliefNetwork
 from gibbsian.connections import Connection, Dense
 from gibbsian.errors import DataError, GibbsianError, GibbsianWarning, RunError, TrainingError
 from gibbsian.estimators import CD, FPCD, PCD, PTT, Estimator, Jarzynski
@@ -43,9 +44,9 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CD", "FPCD", "PCD", "PTT", "AssociativeMemory", "Bernoulli", "Binomial", "BoltzmannMachine", "Clamp",
-    "Connection", "DataError", "Dense", "Driven", "Estimator", "Gaussian", "Gibbs", "GibbsianError",
-    "GibbsianWarning", "Jarzynski", "Langevin", "Mixed", "RatesFPCD", "ReLU", "RunError", "Sampler",
-    "Settings", "Softmax", "Spin", "TemperedTransitions", "Tempering", "Trained", "TrainingError",
+    "Connection", "DataError", "DeepBeliefNetwork", "Dense", "Driven", "Estimator", "Gaussian", "Gibbs",
+    "GibbsianError", "GibbsianWarning", "Jarzynski", "Langevin", "Mixed", "RatesFPCD", "ReLU", "RunError",
+    "Sampler", "Settings", "Softmax", "Spin", "TemperedTransitions", "Tempering", "Trained", "TrainingError",
     "Trajectory", "TrajectoryTempering", "Units", "annealed", "certify", "data", "dbm", "evaluate",
     "gaussian_rbm", "hopfield", "layered", "load", "rbm", "read", "relu_rbm", "resume", "sample",
     "save", "softmax_rbm", "train", "trajectory",

@@ -8,13 +8,16 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from gibbsian import low_rank
 from gibbsian.errors import GibbsianWarning, TrainingError
 from gibbsian.machine import BoltzmannMachine
 from gibbsian.path import data_statistics, fit_units
 from gibbsian.units import base as unit
 from gibbsian.units.base import Units
 
-WEIGHTS = ("normal", "glorot", "pca")
+WEIGHTS = ("normal", "glorot", "pca", "low-rank")
+# Starts far from the reference, and what draws their visible states (machine, samples, data, generator).
+EQUILIBRIUM = {"low-rank": low_rank.draw}
 
 
 def initialise(
@@ -37,10 +40,13 @@ def initialise(
     machine : BoltzmannMachine
     data : Tensor (rows, n)
         Rows for the moments (unless `statistics` has them) and for PCA.
-    weights : {"normal", "glorot", "pca"}
+    weights : {"normal", "glorot", "pca", "low-rank"}
         N(0, scale²); Glorot's uniform U(±√(6/(n + m))) (Glorot & Bengio 2010); or ``pca``: one
         principal direction of the data to each hidden unit, as many as there are of either, each scaled
-        so that its hidden field has standard deviation 1 over the data, on top of N(0, scale²).
+        so that its hidden field has standard deviation 1 over the data, on top of N(0, scale²); or
+        ``low-rank``: the machine of the data's first two principal directions, fitted by likelihood
+        (`gibbsian.low_rank.fit`), plus N(0, scale²). It starts with the shares of the data's clusters, and
+        training starts chains that would start at the ``reference`` with its own samples.
     scale : float
         Standard deviation of the normal part.
     biases : mapping of layer to number or numbers
@@ -57,10 +63,7 @@ def initialise(
 
     Notes
     -----
-    ``pca`` is not the low-rank training of Béreux et al. (2025), which keeps two to four directions, each
-    shared by all hidden units, learns their strengths by the exact likelihood of the few projections, and
-    starts with equilibrium samples of that machine. Here strengths follow a rule, so the model's covariances
-    along the directions are not the data's.
+    Strengths of ``pca`` follow a rule, so the model's covariances along the directions are not the data's.
     """
     if weights not in WEIGHTS:
         raise TrainingError(f"Weights start as {', '.join(WEIGHTS)}, not as {weights!r}.")
@@ -78,6 +81,10 @@ def initialise(
             fit_units(machine.layers[0], *stats)
         if weights == "pca":
             _principal(machine, data)
+        if weights == "low-rank":
+            noise = machine.joints[0].weight.clone()
+            low_rank.fit(machine, data, generator=generator)
+            machine.joints[0].weight += noise
         for layer, value in (biases or {}).items():
             _set_bias(machine, layer, value)
 

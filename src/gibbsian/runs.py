@@ -286,6 +286,11 @@ def _is_blank(entry: Path) -> bool:
     return entry.name == lock.NAME or checkpoint.is_temporary(entry.name)
 
 
+def is_run(path: str | os.PathLike[str]) -> bool:
+    """Tell whether a folder is a run."""
+    return (Path(path) / _CONFIG).is_file()
+
+
 def open_run(path: str | os.PathLike[str]) -> Run:
     """Open a run folder, to read it or to go on with it.
 

@@ -73,7 +73,7 @@ class Trained:
             If the data are gone, were handed over as an array, or are no longer the same.
         """
         if self.dataset is None:
-            self.dataset = _reload(self.config, None)
+            self.dataset = reload(self.config, None)
         return self.dataset
 
     @cached_property
@@ -271,7 +271,7 @@ def resume(
             f"A run goes on as it was made, so resume takes no {sorted(set(hooks) - known)[0]}; it takes "
             f"{', '.join(sorted(known))}."
         )
-    dataset = _reload(config, data)
+    dataset = reload(config, data)
     options = dict(config["training"])
     for name in ("optimizer", "schedule"):
         if name in hooks:
@@ -310,7 +310,7 @@ def load(
     run = _complete(runs.open_run(path))
     found = _trained(run, run.checkpoint(checkpoint), str(devices.find(device)))
     if data is not None:
-        found.dataset = _reload(run.config, data)
+        found.dataset = reload(run.config, data)
     return found
 
 
@@ -322,6 +322,11 @@ def _complete(run: Run) -> Run:
     RunError
         If one is gone.
     """
+    if "machine" not in run.config and "kind" in run.config:
+        raise RunError(
+            f"The run in {run.path} is of the kind {run.config['kind']} and holds no single machine; use a "
+            "command for such runs (train --resume, sample, evaluate, finetune), or one of its layers."
+        )
     for name in ("machine", "data", "data.spec", "data.fingerprint", "method", "training"):
         found: Any = run.config
         for key in name.split("."):
@@ -412,7 +417,7 @@ def _open(
     return run
 
 
-def _reload(config: Mapping[str, Any], data: Any) -> Dataset:
+def reload(config: Mapping[str, Any], data: Any) -> Dataset:
     """Load the data of a run again, and make sure that they are the same."""
     entry = config["data"]
     dataset = data

@@ -21,7 +21,7 @@ from gibbsian.descent import Descent
 from gibbsian.errors import TrainingError
 from gibbsian.estimators import Estimator, Phases
 from gibbsian.finite import Finite
-from gibbsian.initialise import initialise
+from gibbsian.initialise import EQUILIBRIUM, initialise
 from gibbsian.interrupt import Deferred
 from gibbsian.machine import BoltzmannMachine
 from gibbsian.moments import Moments
@@ -163,12 +163,24 @@ class Trainer:
         self.keeper.keep()
         # The same machine, but for the precision of its products.
         self._walker = precision.lowered(machine, precision.resolve(s.precision, self.device))
-        self.chains = self.method.init(self._walker, rows, self.generator)
+        self.chains = self._first_chains(rows)
         self.offsets = [unit.state_mean(machine.layers[0], mean).to(like)]
         with torch.no_grad():
             for u, c in zip(machine.layers[1:], machine.joints, strict=True):
                 self.offsets.append(unit.mean(u, c.up(self.offsets[-1])))
         self.offsets = self._centring.allowed(self.offsets)
+
+    def _first_chains(self, rows: Tensor) -> ChainState | None:
+        """Start chains; with the machine's own samples where it starts far from the reference."""
+        method: Any = self.method
+        asked, draw = getattr(method, "start", None), EQUILIBRIUM.get(self.settings.weights)
+        if asked != "reference" or draw is None:
+            return method.init(self._walker, rows, self.generator)
+        method.start = draw(self.machine, method.chains, rows, self.generator)
+        try:
+            return method.init(self._walker, rows, self.generator)
+        finally:
+            method.start = asked
 
     def _checked_chunks(self) -> Iterator[Tensor]:
         """Go through all training rows; the machine refuses values outside its domain."""

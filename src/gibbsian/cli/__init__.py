@@ -55,7 +55,8 @@ def _run() -> int:
     usage_error: type[Exception] = typer.BadParameter.__bases__[0]
     bare = len(sys.argv) < 2  # help is shown, and since nothing was done the code says so
     try:
-        code = app(["--help"] if bare else None, prog_name="gibbsian", standalone_mode=False) or 0
+        words = ["--help"] if bare else _spelled(sys.argv[1:])
+        code = app(words, prog_name="gibbsian", standalone_mode=False) or 0
         return 2 if bare else code
     except typer.Abort:
         return _INTERRUPTED
@@ -64,6 +65,15 @@ def _run() -> int:
         command = context.command_path if context else "gibbsian"
         what = error.format_message().rstrip(".").replace(". Did", "; did")  # pyright: ignore[reportAttributeAccessIssue]
         raise GibbsianError(f"{what} (see {command} --help).") from None
+
+
+def _spelled(arguments: list[str]) -> list[str]:
+    """Give a bare ``--labels`` an empty text, since Typer has no options with a value or without."""
+    following = [*arguments[1:], "-"]
+    return [
+        "--labels=" if word == "--labels" and after.startswith("-") else word
+        for word, after in zip(arguments, following, strict=True)
+    ]
 
 
 def _fail(sentence: str, code: int = 2) -> NoReturn:

@@ -26,7 +26,7 @@ _TAKES = {
 }
 _LOAD = {
     "classes": (str, int, list), "limit": (int,), "transform": (str, list), "key": _WORD,
-    "labels": _WORD, "validation": (str, int, float), "test": (str, int, float), "data_dir": _WORD,
+    "labels": (str, bool), "validation": (str, int, float), "test": (str, int, float), "data_dir": _WORD,
 }  # fmt: skip
 _DIRECT = {
     "batch_size": (int,), "epochs": (int,), "updates": (int,), "lr": _NUMBER, "optimizer": _WORD,
@@ -38,6 +38,7 @@ _DIRECT = {
 }  # fmt: skip
 _OTHER = {
     "data": _WORD, "model": _WORD, "hidden": (int, list), "method": _WORD, "optimizer_option": _PAIRS,
+    "updown_epochs": (int,), "updown_lr": _NUMBER,
     "schedule_option": _PAIRS, "visible_bias": _NUMBER, "hidden_bias": _NUMBER,
 }  # fmt: skip
 _KNOWN = _METHOD | _LOAD | _DIRECT | _OTHER
@@ -73,8 +74,21 @@ def merged(path: Path | None, given: Mapping[str, Any], source: str | None) -> d
         "hidden": _hidden(table.get("hidden")),
         "method": {"kind": kind} | method,
         "load": _load(table),
+        "labels": table.get("labels", False) is not False,
+        "up_down": _up_down(table),
         "settings": _settings(table),
     }
+
+
+def _up_down(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a deep belief network's up-down stage; other models have none."""
+    found = {k: table[f"updown_{k}"] for k in ("epochs", "lr") if f"updown_{k}" in table}
+    if found and table.get("model") != "dbn":
+        raise GibbsianError(
+            f"{_flag('updown_' + next(iter(found)))} is for deep belief networks; add --model dbn or leave "
+            "it out."
+        )
+    return found
 
 
 def _hidden(value: Any) -> Any:
@@ -106,6 +120,8 @@ def _flag(name: str) -> str:
 
 def _load(table: Mapping[str, Any]) -> dict[str, Any]:
     load = {k: table[k] for k in _LOAD if k in table}
+    if load.get("labels") in ("", True, False):
+        del load["labels"]  # those that come with the data
     if isinstance(load.get("classes"), str):
         parts = [part.strip() for part in load["classes"].split(",")]
         load["classes"] = [int(p) if p.lstrip("-").isdecimal() else p for p in parts]

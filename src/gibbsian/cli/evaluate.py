@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gibbsian.cli import dbn
 from gibbsian.cli import options as opt
 from gibbsian.errors import GibbsianError
 
@@ -84,8 +85,13 @@ def command(
 ) -> None:
     """Evaluate a run: log Z by a ladder and two bounds, certificate, pseudo-likelihood, reconstruction."""
     from gibbsian.assessment import assess
+    from gibbsian.belief_runs import is_belief
     from gibbsian.trained import load
 
+    if is_belief(path):
+        with progress_bar(quiet) as progress:
+            dbn.evaluate(path, chains, temperatures, ladder_steps, rows, seed, as_json, progress)
+        return
     trained = load(path, checkpoint, device)
     opt.check_memory(trained.machine, chains, "--chains")
     with progress_bar(quiet) as progress:

@@ -38,7 +38,7 @@ def command(
         return
     spec = config.get("data", {}).get("spec", {})
     lines = {
-        "machine": " - ".join(_layer(u) for u in config.get("machine", {}).get("units", [])),
+        "machine": " | ".join(_machine(m) for m in _machines(config)),
         "data": _pairs({k: v for k, v in spec.items() if k != "fingerprint"}),
         "method": _pairs(config.get("method", {})),
         "training": _pairs(config.get("training", {})),
@@ -54,6 +54,15 @@ def command(
     for name, value in newest.items():
         if name != "time":
             typer.echo(f"  {name:22s} {_text(value)}")
+
+
+def _machines(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the description of a run's machine, or of those of a deep belief network's stack."""
+    return config.get("network", {}).get("machines") or [config.get("machine", {})]
+
+
+def _machine(spec: Mapping[str, Any]) -> str:
+    return " - ".join(_layer(u) for u in spec.get("units", []))
 
 
 def _layer(spec: Mapping[str, Any]) -> str:

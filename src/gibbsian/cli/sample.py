@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gibbsian.cli import dbn
 from gibbsian.cli import options as opt
 from gibbsian.errors import GibbsianError
 
@@ -26,6 +27,8 @@ gibbsian sample runs/digits --start test --steps 1000 --out walk.gif
 gibbsian sample runs/digits --sampler tempering --steps 500
 
 gibbsian sample runs/digits --sampler trajectory --steps 500
+
+gibbsian sample runs/belief --class 7 --steps 1000 --out sevens.png
 
 gibbsian sample runs/digits -n 1000 --checkpoint 2000 --out samples.npz"""
 
@@ -59,6 +62,12 @@ def command(
         ),
     ] = None,
     start: Annotated[str, typer.Option(help="noise, reference, data or test.")] = "noise",
+    label: Annotated[
+        str | None,
+        typer.Option(
+            "--class", help="Of a deep belief run with labels: a class, or several with commas."
+        ),
+    ] = None,
     means: Annotated[
         bool, typer.Option("--means", help="Draw conditional means in pictures, not samples.")
     ] = False,
@@ -76,9 +85,18 @@ def command(
     Driven chains have random temperatures, which settle at 1 for the last fifth of the steps. An .npz file
     holds samples, their conditional means, and samples in the data's own columns as "original".
     """
+    from gibbsian.belief_runs import is_belief
     from gibbsian.trained import load
 
     _check(sampler, levels, start, steps, precision, out)
+    if is_belief(path):
+        dbn.check_sampling(sampler, levels, checkpoint, precision)
+        dbn.sample(path, n, steps, start, label, means, seed, out)
+        return
+    if label is not None:
+        raise GibbsianError(
+            f"The run in {path} has no classes to hold; --class takes one of --model dbn with --labels."
+        )
     opt.output_file(out, ".npz", ".png", ".gif")
     kind = out.suffix.lower()
     trained = load(path, checkpoint, device)

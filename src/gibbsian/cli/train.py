@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gibbsian.cli import configuration
+from gibbsian.cli import configuration, dbn
 from gibbsian.errors import GibbsianError
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ gibbsian train digits --hidden 200 --updates 20000 --out runs/digits
 gibbsian train mnist --classes 4 --model gaussian-rbm --out runs/fours
 
 gibbsian train mnist --model dbm --hidden 500,1000 --out runs/deep
+
+gibbsian train mnist --model dbn --hidden 500,500,2000 --labels --out runs/belief
 
 gibbsian train table.csv --labels species --test 0.2 --out runs/table
 
@@ -44,12 +46,12 @@ _Source = Annotated[
 ]  # fmt: skip
 _Model = Annotated[
     str | None,
-    _option("rbm, gaussian-rbm, relu-rbm, softmax-rbm, dbm or hopfield.", _MACHINE, "rbm"),
+    _option("rbm, gaussian-rbm, relu-rbm, softmax-rbm, dbm, dbn or hopfield.", _MACHINE, "rbm"),
 ]
 _Hidden = Annotated[
     str | None,
-    _option("Hidden units; 500,1000 for two layers of a deep machine.", _MACHINE, "500; dbm 500,1000",
-            metavar="N[,N…]"),
+    _option("Hidden units; 500,1000 for two layers of a deep machine.", _MACHINE,
+            "500; dbm 500,1000; dbn 500,500,2000", metavar="N[,N…]"),
 ]  # fmt: skip
 _Method = Annotated[str | None, _option("cd, pcd, fpcd, jarzynski or ptt.", _MACHINE, "pcd")]
 _Steps = Annotated[int | None, _option("Gibbs steps an update.", _MACHINE, "1")]
@@ -73,7 +75,7 @@ _Sampler = Annotated[str | None, _option("PCD: gibbs or tempering.", _MACHINE, "
 _Levels = Annotated[
     int | None, _option("Tempering: levels.", _MACHINE, "what acceptance 0.3 needs")
 ]
-_Weights = Annotated[str | None, _option("normal, glorot or pca.", _MACHINE, "normal")]
+_Weights = Annotated[str | None, _option("normal, glorot, pca or low-rank.", _MACHINE, "normal")]
 _VisibleBias = Annotated[
     float | None, _option("First visible bias.", _MACHINE, "from the data's mean")
 ]
@@ -116,6 +118,12 @@ _Pretrain = Annotated[
     _option("Epochs of greedy pre-training of each layer of a deep machine.", _LEARNING, "0: none"),
 ]
 _Average = Annotated[float | None, _option("Decay of the Polyak average.", _LEARNING, "0.999")]
+_UpDownEpochs = Annotated[
+    int | None, _option("dbn: passes of the up-down algorithm; 0 for none.", _LEARNING, "10", min=0)
+]
+_UpDownLr = Annotated[
+    float | None, _option("dbn: learning rate of the up-down algorithm.", _LEARNING, "0.02")
+]
 _Patience = Annotated[
     int | None,
     _option("Stop once so many records in a row bring no improvement on validation rows.",
@@ -134,7 +142,11 @@ _Transform = Annotated[
             "scale,threshold.", _DATA, "what suits the data"),
 ]  # fmt: skip
 _Key = Annotated[str | None, _option("Array in an .npz or .h5 file.", _DATA, "the only one")]
-_Labels = Annotated[str | None, _option("Column, key or file of labels.", _DATA)]
+_Labels = Annotated[
+    str | None,
+    _option("Column, key or file of labels; without one, those that come with the data. A dbn joins "
+            "them to its top machine.", _DATA, "none", metavar="[COLUMN]"),
+]  # fmt: skip
 _Validation = Annotated[
     str | None, _option("Share below 1, number of rows, or file.", _DATA, "0.1")
 ]
@@ -203,6 +215,7 @@ def command(
     schedule: _Schedule = None, schedule_option: _ScheduleOption = None, l1: _L1 = None,
     l2: _L2 = None, center: _Center = None, whiten: _Whiten = None, average: _Average = None,
     pretrain: _Pretrain = None,
+    updown_epochs: _UpDownEpochs = None, updown_lr: _UpDownLr = None,
     patience: _Patience = None, tolerance: _Tolerance = None, seed: _Seed = None,
     classes: _Classes = None, limit: _Limit = None, transform: _Transform = None,
     key: _Key = None, labels: _Labels = None, validation: _Validation = None, test: _Test = None,
@@ -228,22 +241,32 @@ def command(
                 "--resume goes on with a run exactly as it was made, so it takes --out RUN alone, and "
                 "--checkpoint where it should go back."
             )
-        _tell(_resume(out, how | {"checkpoint": checkpoint or "latest"}), out)
+        how |= {"checkpoint": checkpoint or "latest"}
+        if _is_belief(out):
+            dbn.resume(out, how | {"quiet": quiet})
+            return
+        _tell(_resume(out, how), out)
         return
     if checkpoint is not None:
         raise GibbsianError(
             "A new run has no checkpoint to start from; --checkpoint goes with --resume."
         )
     stored = configuration.read(config) if config is not None else {}
-    if configuration.is_run(stored):
+    if configuration.is_run(stored) or stored.get("kind") == "dbn":
         if out is None or source is not None or given:
             raise GibbsianError(
                 "The config.toml of a run repeats that run as it was, so it takes no options but --out."
             )
+        if stored.get("kind") == "dbn":
+            dbn.repeat(stored, out, overwrite, how | {"quiet": quiet})
+            return
         _tell(_repeat(stored, out, overwrite, how), out)
         return
     chosen = configuration.merged(config, given, source)
     destination = out or Path("runs") / f"{Path(str(chosen['data'])).stem}-{chosen['model']}"
+    if chosen["model"] == "dbn":
+        dbn.train(chosen, destination, overwrite, how | {"quiet": quiet})
+        return
     _tell(_train(chosen, destination, overwrite, how), destination)
 
 
@@ -272,6 +295,12 @@ def _train(
     return trained.train(
         machine, dataset, estimator, out=out, overwrite=overwrite, **how, **settings
     )
+
+
+def _is_belief(out: Path) -> bool:
+    from gibbsian.belief_runs import is_belief
+
+    return is_belief(out)
 
 
 def _resume(out: Path, how: Mapping[str, Any]) -> "Trained":

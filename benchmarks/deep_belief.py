@@ -1,0 +1,211 @@
+"""Deep belief networks on MNIST: test errors of up-down, of fine-tuning, of RBM features; classes from noise.
+
+    GIBBSIAN_DATA=DIR .venv/bin/python -m benchmarks.deep_belief updown --minutes 120
+    GIBBSIAN_DATA=DIR .venv/bin/python -m benchmarks.deep_belief finetune --minutes 90
+    GIBBSIAN_DATA=DIR .venv/bin/python -m benchmarks.deep_belief features --minutes 30
+    GIBBSIAN_DATA=DIR .venv/bin/python -m benchmarks.deep_belief classes
+
+``updown`` trains the stack and the up-down algorithm in OUT/dbn, ``finetune`` the classifier from it,
+``classes`` draws ten of each digit from noise by it; ``features`` trains an RBM in OUT/rbm and scikit-learn's
+logistic regression on its hidden means. Each writes OUT/NAME.json. When the minutes are over, a command
+stops at the next update with a checkpoint; the same command goes on from there. Grey levels are taken as
+probabilities of a 1. References: 1.25 % up-down (Hinton, Osindero & Teh 2006), 1.15 % backpropagation and
+0.92 % with dropout besides (Hinton et al. 2012), 1.83 % RBM 1024 with logistic regression (yell's RBM).
+"""
+
+import argparse
+import json
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import gibbsian as gb
+from gibbsian import belief_runs, finetune, finetune_runs, plots, runs, trained, updown
+from gibbsian.data import Dataset
+from gibbsian.evaluators import deep_belief
+
+REFERENCES = {"updown": 1.25, "finetune": 0.92, "features": 1.83}
+
+
+def load(options: argparse.Namespace) -> Dataset:
+    """Load the data, grey levels as rates."""
+    return gb.data.load(options.data, transform="scale")
+
+
+@contextmanager
+def within(minutes: float) -> Iterator[None]:
+    """Interrupt what runs inside after so many minutes, as Ctrl-C would: it saves before it stops."""
+    signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.setitimer(signal.ITIMER_REAL, 60 * minutes)
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise SystemExit("The minutes are over; the same command goes on from here.") from None
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def minutes_of(*folders: Path) -> float:
+    """Add up the minutes that the records of runs span, without the pauses between two commands."""
+    total = 0.0
+    for folder in folders:
+        times = [r["time"] for r in runs.open_run(folder).metrics()] if runs.is_run(folder) else []
+        gaps = [b - a for a, b in pairwise(times)]
+        usual = sorted(gaps)[len(gaps) // 2] if gaps else 0.0
+        total += sum(g for g in gaps if g < 10 * usual + 1) + usual
+    return total / 60
+
+
+def write(out: Path, name: str, found: dict[str, Any]) -> None:
+    """Keep and print what a command found."""
+    found["reference"] = REFERENCES.get(name)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
+    print(json.dumps(found))
+
+
+def up_down(options: argparse.Namespace) -> None:
+    """Train the stack and both directions; the test error."""
+    folder, data = options.out / "dbn", load(options)
+    with within(options.minutes):
+        if runs.is_run(folder):
+            found = belief_runs.resume(folder, progress=False, tell=print)
+        else:
+            settings = updown.Settings(
+                epochs=options.epochs, lr=options.updown_lr, seed=options.seed
+            )
+            found = belief_runs.train(
+                data, options.hidden, visible=gb.Bernoulli(data.n_features), labels=True,
+                up_down=settings, out=folder, progress=False, tell=print, updates=options.updates,
+                lr=options.lr, seed=options.seed, threads=options.threads,
+            )  # fmt: skip
+    assert data.test is not None
+    x, labels = data.test.tensor(), torch.as_tensor(data.test.labels)
+    stages = [*sorted((folder / "layers").iterdir()), folder / "updown"]
+    write(options.out, "updown", {
+        "test_error": 100 * deep_belief.label_error(found.network, x, labels),
+        "test_error_20_passes": 100 * deep_belief.label_error(found.network, x, labels, 20, 0),
+        "stage": found.stage, "sizes": list(found.network.sizes),
+        "minutes": minutes_of(*stages), "updates": options.updates, "epochs": options.epochs,
+    })  # fmt: skip
+
+
+def fine_tune(options: argparse.Namespace) -> None:
+    """Train the classifier from the stack; the test error."""
+    folder = options.out / "dbn"
+    with within(options.minutes):
+        if runs.is_run(folder / "finetune"):
+            found = finetune_runs.resume(folder, tell=print)
+        else:
+            settings = finetune.Settings(
+                epochs=options.epochs, lr=options.tune_lr, average=0.999, max_norm=options.max_norm,
+                seed=options.seed,
+            )  # fmt: skip
+            found = finetune_runs.train(
+                folder, settings, dropout=options.dropout, input_dropout=options.input_dropout,
+                tell=print,
+            )  # fmt: skip
+    write(options.out, "finetune", {
+        "test_error": 100 * found.errors["test"], "validation_error": 100 * found.errors["validation"],
+        "minutes": minutes_of(folder / "finetune"), "epochs": options.epochs,
+        "dropout": options.dropout, "input_dropout": options.input_dropout,
+    })  # fmt: skip
+
+
+def means(machine: gb.BoltzmannMachine, rows: Tensor) -> Tensor:
+    """Return the hidden means of rows."""
+    fields = machine.joints[0].up
+    with torch.no_grad():
+        parts = [machine.layers[1].conditional(fields(x))["bias"] for x in rows.split(4096)]
+    return torch.cat(parts)
+
+
+def features(options: argparse.Namespace) -> None:
+    """Train an RBM, and logistic regression on its hidden means; the test error."""
+    from sklearn.linear_model import LogisticRegression
+
+    folder, data = options.out / "rbm", load(options)
+    with within(options.minutes):
+        if runs.is_run(folder):
+            found = trained.resume(folder, progress=False)
+        else:
+            machine = gb.rbm(data.n_features, options.features)
+            found = gb.train(
+                machine, data, out=folder, progress=False, updates=options.updates, lr=options.lr,
+                seed=options.seed, threads=options.threads,
+            )  # fmt: skip
+    rows = {k: means(found.machine, p.tensor()).numpy() for k, p in _parts(data).items()}
+    labels = {k: p.labels for k, p in _parts(data).items()}
+    begun = time.monotonic()
+    model = LogisticRegression(C=options.strength, max_iter=options.iterations)
+    model.fit(rows["train"], labels["train"])
+    share = {k: 100 * float((model.predict(rows[k]) != labels[k]).mean()) for k in rows}
+    write(options.out, "features", {
+        "test_error": share["test"], "validation_error": share["validation"],
+        "train_error": share["train"], "minutes": minutes_of(folder),
+        "minutes_regression": (time.monotonic() - begun) / 60, "updates": found.step,
+        "hidden": options.features,
+    })  # fmt: skip
+
+
+def _parts(data: Dataset) -> dict[str, Any]:
+    return {"train": data.train, "validation": data.validation, "test": data.test}
+
+
+def classes(options: argparse.Namespace) -> None:
+    """Draw ten of each class from noise: a row a class; means of the last pass down."""
+    found = belief_runs.load(options.out / "dbn")
+    labels = [c for c in found.network.classes for _ in range(10)]
+    begun = time.monotonic()
+    made = found.network.generate(len(labels), options.steps, label=labels, generator=options.seed)
+    for name, shown in (("classes", made.means), ("classes-samples", made.samples)):
+        pictures = found.data.to_images(shown)
+        file = options.out / f"{name}.png"
+        plots.save_images(pictures.reshape(len(pictures), -1), pictures.shape[1:], file)
+    told = found.network.classify(made.samples)
+    write(options.out, "classes", {
+        "steps": options.steps, "seconds": time.monotonic() - begun,
+        "told_as_their_class": float((told == torch.tensor(labels)).double().mean()),
+    })  # fmt: skip
+
+
+COMMANDS = {"updown": up_down, "finetune": fine_tune, "features": features, "classes": classes}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Obey one of the commands."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("command", choices=COMMANDS)
+    parser.add_argument("--data", default="mnist")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/out/deep-belief"))
+    parser.add_argument("--minutes", type=float, default=120.0, help="stop when they are over")
+    parser.add_argument("--hidden", default="500,500,2000")
+    parser.add_argument("--features", type=int, default=1024, help="hidden units of features")
+    parser.add_argument("--updates", type=int, default=30_000, help="of each RBM")
+    parser.add_argument("--lr", type=float, default=0.05)
+    parser.add_argument("--epochs", type=int, default=100, help="of up-down or fine-tuning")
+    parser.add_argument("--updown-lr", type=float, default=0.02)
+    parser.add_argument("--tune-lr", type=float, default=0.0005)
+    parser.add_argument("--dropout", type=float, default=0.5)
+    parser.add_argument("--input-dropout", type=float, default=0.2)
+    parser.add_argument("--max-norm", type=float, default=None)
+    parser.add_argument("--strength", type=float, default=1.0, help="C of logistic regression")
+    parser.add_argument("--iterations", type=int, default=500, help="of logistic regression")
+    parser.add_argument("--steps", type=int, default=1000, help="Gibbs steps from noise")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args(arguments)
+    options.hidden = [int(n) for n in options.hidden.split(",")]
+    with suppress(BrokenPipeError):
+        COMMANDS[options.command](options)
+
+
+if __name__ == "__main__":
+    main()

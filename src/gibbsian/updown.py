@@ -1,0 +1,347 @@
+"""The up-down algorithm: contrastive wake-sleep for deep belief networks (Hinton, Osindero & Teh 2006, §5).
+
+Each of its eight steps is one function here; `UpDown` makes an update of them.
+"""
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Generator, Tensor
+
+from gibbsian import optimizers, schedules
+from gibbsian.arguments import number, whole
+from gibbsian.belief import DeepBeliefNetwork
+from gibbsian.data import Batch, Dataset
+from gibbsian.directed import Directed
+from gibbsian.errors import TrainingError
+from gibbsian.machine import BoltzmannMachine, State
+from gibbsian.proper import Keeper
+from gibbsian.samplers.gibbs import draw
+from gibbsian.stage import Progress, Stage
+from gibbsian.units import base as unit
+
+Gradients = dict[str, Tensor]
+
+
+@torch.no_grad()
+def wake(
+    network: DeepBeliefNetwork, v: Float[Tensor, "batch n"], generator: Generator
+) -> list[Tensor]:
+    """Step 1: draw the layers from the visible to the pen one, each by the recognition weights."""
+    return network.up(v, generator)
+
+
+@torch.no_grad()
+def positive(
+    network: DeepBeliefNetwork, pen: Float[Tensor, "batch pen"], hot: Tensor, generator: Generator
+) -> tuple[State, Mapping[str, Tensor]]:
+    """Steps 1 and 2: the top layer drawn from pen and labels; the statistics of all three.
+
+    Returns the top machine's state, its top layer drawn, and the mean statistics, which take the top
+    layer by its mean: the same expectation, with less noise.
+    """
+    visible = torch.cat([pen, hot], dim=1)
+    state = [visible, visible]
+    fields = draw(network.top, state, 1, generator)
+    return tuple(state), network.top.mean_statistics(state, 1, fields=fields)
+
+
+@torch.no_grad()
+def gibbs(top: BoltzmannMachine, state: State, steps: int, generator: Generator) -> State:
+    """Step 3: alternate `steps` times between pen with labels (a softmax block) and top layer."""
+    layers = list(state)
+    for _ in range(steps):
+        draw(top, layers, 0, generator)
+        draw(top, layers, 1, generator)
+    return tuple(layers)
+
+
+@torch.no_grad()
+def negative(top: BoltzmannMachine, state: State) -> Mapping[str, Tensor]:
+    """Step 4: the statistics after the chain, the top layer again by its mean."""
+    return top.mean_statistics(state, 1)
+
+
+@torch.no_grad()
+def sleep(
+    network: DeepBeliefNetwork, pen: Float[Tensor, "batch pen"], generator: Generator
+) -> list[Tensor]:
+    """Step 5: draw the layers from the chain's last pen states down, each by the generative weights."""
+    return network.down(pen, generator)
+
+
+def generative(network: DeepBeliefNetwork, states: Sequence[Tensor]) -> Gradients:
+    """Step 6: the delta rule for p(s_l | s_{l+1}) on the states of the wake pass."""
+    return _delta("generative", network.down_layers, states[:-1], states[1:])
+
+
+def top_machine(
+    top: BoltzmannMachine, found: Mapping[str, Tensor], chain: Mapping[str, Tensor]
+) -> Gradients:
+    """Step 7: contrastive divergence of the top machine, ⟨T⟩ after the chain minus ⟨T⟩ before it."""
+    return {f"top.{k}": g for k, g in top.gradient(found, chain).items()}
+
+
+def recognition(network: DeepBeliefNetwork, states: Sequence[Tensor]) -> Gradients:
+    """Step 8: the delta rule for q(s_{l+1} | s_l) on the states of the sleep pass."""
+    return _delta("recognition", network.up_layers, states[1:], states[:-1])
+
+
+def _delta(
+    name: str, layers: Sequence[Directed], targets: Sequence[Tensor], given: Sequence[Tensor]
+) -> Gradients:
+    return {
+        f"{name}.{i}.{k}": g
+        for i, (layer, s, x) in enumerate(zip(layers, targets, given, strict=True))
+        for k, g in layer.gradient(s, x).items()
+    }
+
+
+def gradients(
+    network: DeepBeliefNetwork, v: Float[Tensor, "batch n"], hot: Float[Tensor, "batch classes"],
+    steps: int, generator: Generator,
+) -> Gradients:  # fmt: skip
+    """All eight steps: what an optimiser descends, by the names of the network's parameters.
+
+    A network of one hidden layer has the steps of its top machine alone, which are those of CD.
+    """
+    awake = wake(network, v, generator)
+    state, found = positive(network, awake[-1], hot, generator)
+    state = gibbs(network.top, state, steps, generator)
+    chain = negative(network.top, state)
+    asleep = sleep(network, state[0][:, : network.pen], generator)
+    return (
+        generative(network, awake)
+        | top_machine(network.top, found, chain)
+        | recognition(network, asleep)
+    )
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the up-down algorithm is run.
+
+    Attributes
+    ----------
+    epochs, batch_size : int
+    lr : float
+        Learning rate.
+    top_lr : float, optional
+        That of the top machine; `lr` unless given.
+    momentum : float
+        0 for none.
+    steps : int or sequence of int
+        Gibbs steps of the top machine; several values share the run in equal parts, such as (3, 6, 10).
+    average : float
+        Decay of the Polyak average of the parameters; 0 for none.
+    schedule, schedule_options
+        See `gibbsian.schedules`.
+    seed : int
+    monitor_rows : int
+        Rows of each split that records are taken on.
+    """
+
+    epochs: int = 10
+    batch_size: int = 100
+    lr: float = 0.02
+    top_lr: float | None = None
+    momentum: float = 0.0
+    steps: int | Sequence[int] = (3, 6, 10)
+    average: float = 0.999
+    schedule: str = "linear"
+    schedule_options: Mapping[str, float] | None = None
+    seed: int = 0
+    monitor_rows: int = 1000
+
+    def __post_init__(self) -> None:
+        """Refuse impossible values.
+
+        Raises
+        ------
+        TrainingError
+            With one sentence that names the setting.
+        """
+        for name in ("lr", "top_lr"):
+            value = getattr(self, name)
+            if value is not None and number(value, f"The setting {name}", TrainingError) <= 0:
+                raise TrainingError(f"The learning rate {name} must be positive, not {value!r}.")
+        for name in ("momentum", "average"):
+            if not 0 <= number(getattr(self, name), f"The setting {name}", TrainingError) < 1:
+                raise TrainingError(f"{name} lies in [0, 1), not at {getattr(self, name)!r}.")
+        for n in self.chain:
+            whole(n, "The number of Gibbs steps", error=TrainingError)
+        whole(self.monitor_rows, "monitor_rows", error=TrainingError)
+
+    @property
+    def chain(self) -> tuple[int, ...]:
+        """The numbers of Gibbs steps, one for each part of the run."""
+        steps = self.steps
+        return tuple(steps) if isinstance(steps, Sequence) and steps else (steps,)  # type: ignore[return-value]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the settings as plain values."""
+        plain = asdict(self) | {"steps": list(self.chain)}
+        return {k: v for k, v in plain.items() if v is not None}
+
+
+class UpDown(Stage):
+    """Trains a deep belief network by the up-down algorithm, in place.
+
+    Parameters
+    ----------
+    network : DeepBeliefNetwork
+        From `gibbsian.belief.stack`; with classes, the data need labels.
+    data : Dataset
+    settings : Settings, optional
+    progress : callable, optional
+        See `gibbsian.stage.Stage`.
+
+    Attributes
+    ----------
+    averaged : DeepBeliefNetwork
+        The Polyak average: what to sample and classify with.
+
+    Raises
+    ------
+    GibbsianError
+        If data and network do not fit, or a setting is impossible.
+    """
+
+    def __init__(
+        self, network: DeepBeliefNetwork, data: Dataset, settings: Settings | None = None,
+        progress: Progress | None = None,
+    ) -> None:  # fmt: skip
+        self.settings = s = settings or Settings()
+        super().__init__(network, data, s.epochs, s.batch_size, s.seed, progress=progress)
+        self.network = network
+        check_labels(network, data)
+        rate = s.lr if s.top_lr is None else s.top_lr
+        lower = [*network.generative.parameters(), *network.recognition.parameters()]
+        groups = [
+            {"params": [p for p in part if p.requires_grad], "lr": lr}
+            for part, lr in ((lower, s.lr), (network.top.parameters(), rate))
+        ]
+        # It holds the learning rates, which the scheduler sets.
+        self.optimizer = optimizers.build("sgd", [g for g in groups if g["params"]])
+        self.scheduler = schedules.build(
+            s.schedule, s.schedule_options or {}, self.optimizer, self.total
+        )
+        self.averaged = copy.deepcopy(network)
+        self._pairs = list(zip(self.averaged.parameters(), network.parameters(), strict=True))
+        self._named = {k: p for k, p in network.named_parameters() if p.requires_grad}
+        self._velocity: dict[str, Tensor] = {}
+        self._limits = _limits(network)
+        self._keeper = Keeper(network.top)
+        self._monitored = _monitored(data, s)
+
+    @torch.no_grad()
+    def update(self, batch: Batch) -> None:
+        """Make the eight steps on one batch."""
+        network, like = self.network, next(self.network.parameters())
+        hot = labels_of(network, batch.labels, len(batch.x)).to(like)
+        parts = self.settings.chain
+        steps = parts[min(self.step * len(parts) // self.total, len(parts) - 1)]
+        found = gradients(network, batch.x.to(like), hot, steps, self.generator)
+        self._descend(found)
+        self.scheduler.step()
+        self._keeper.keep()
+        decay = min(self.settings.average, (1 + self.step) / (10 + self.step))
+        for average, p in self._pairs:
+            average.lerp_(p, 1 - decay)
+
+    def _descend(self, found: Gradients) -> None:
+        """Take the step of SGD with momentum, as PyTorch's does, which would import its compiler first."""
+        momentum = self.settings.momentum
+        # PyTorch's schedulers warn unless the optimiser was at work before them; this is its work.
+        self.optimizer._opt_called = True  # type: ignore[attr-defined]
+        rates = {id(p): g["lr"] for g in self.optimizer.param_groups for p in g["params"]}
+        for name, p in self._named.items():
+            g = found[name]
+            if momentum:
+                g = self._velocity.setdefault(name, torch.zeros_like(g)).mul_(momentum).add_(g)
+            p.add_(g, alpha=-rates[id(p)])
+        for p, low, high in self._limits:
+            p.clamp_(low, high)
+
+    @torch.no_grad()
+    def measure(self) -> dict[str, Any]:
+        """Return reconstruction error (squared, per column, by means) and label error of each split."""
+        network, record = self.averaged, {"lr": self.scheduler.get_last_lr()[0]}
+        like = next(network.parameters())
+        for split, (x, labels) in self._monitored.items():
+            x = x.to(like)
+            if network.down_layers:
+                means = network.down_layers[0](network.up_layers[0](x))
+                error = float((means - x).square().mean())
+                record.setdefault("reconstruction_error", {})[split] = error
+            if network.classes and labels is not None:
+                wrong = network.classify(x).cpu() != labels
+                record.setdefault("label_error", {})[split] = float(wrong.double().mean())
+        return record
+
+    def parts(self) -> dict[str, Any]:
+        """Return average, momentum, scheduler and the memory of what keeps the top proper."""
+        return {
+            "average": dict(self.averaged.state_dict()),
+            "velocity": dict(self._velocity),
+            "scheduler": self.scheduler.state_dict(),
+            "keeper": self._keeper.vector,
+        }
+
+    def load_parts(self, state: dict[str, Any]) -> None:
+        """Take back what `parts` returned."""
+        self.averaged.load_state_dict(state["average"])
+        like = next(self.network.parameters())
+        self._velocity = {k: v.to(like) for k, v in state["velocity"].items()}
+        self.scheduler.load_state_dict(state["scheduler"])
+        self._keeper.vector = state["keeper"]
+
+
+def _limits(network: DeepBeliefNetwork) -> list[tuple[Tensor, float, float]]:
+    """Return the learned parameters that have to stay between two bounds."""
+    directed = [layer.units for layer in (*network.down_layers, *network.up_layers)]
+    return [
+        (leaf.get_parameter(name), low, high)
+        for u in (*directed, *network.top.layers)
+        for leaf in unit.leaves(u)
+        for name, (low, high) in leaf.domain.limits.items()
+        if leaf.get_parameter(name).requires_grad
+    ]
+
+
+def labels_of(
+    network: DeepBeliefNetwork, labels: Int64[Tensor, " rows"] | None, rows: int
+) -> Float[Tensor, "rows classes"]:
+    """Return the states of the label block for rows of data; no columns for a network without labels."""
+    return network.labels.hot(labels, "the data") if network.classes else torch.zeros(rows, 0)
+
+
+def check_labels(network: DeepBeliefNetwork, data: Dataset) -> None:
+    """Refuse data without labels, or with others than the network's, before the first update.
+
+    Raises
+    ------
+    DataError
+        In one sentence.
+    """
+    for what in ("train", "validation", "test") if network.classes else ():
+        part = getattr(data, what)
+        if part is not None and len(part):
+            labels = None if part.labels is None else torch.from_numpy(part.labels)
+            network.labels.hot(labels, f"the {'training' if what == 'train' else what} rows")
+
+
+def _monitored(data: Dataset, s: Settings) -> dict[str, tuple[Tensor, Tensor | None]]:
+    parts = {"train": data.train, "validation": data.validation}
+    return {
+        k: (
+            p.tensor(limit=s.monitor_rows, generator=s.seed),
+            None if p.labels is None else torch.from_numpy(p.labels[: s.monitor_rows]),
+        )
+        for k, p in parts.items()
+        if p is not None and len(p)
+    }

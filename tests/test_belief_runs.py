@@ -1,0 +1,222 @@
+"""Runs of deep belief networks: stages, resuming after a kill, commands, and the example."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from command_line import call, works
+
+import gibbsian as gb
+from gibbsian import belief_runs, classifier, updown
+from gibbsian.beside import beside, classes_of
+from gibbsian.cli import dbn
+from gibbsian.errors import DataError, RunError, TrainingError
+from gibbsian.greedy import machines
+from gibbsian.training import Trainer
+from gibbsian.updown import UpDown
+
+QUICK = {"updates": 12, "log_every": 12, "checkpoint_every": 12, "progress": False, "seed": 3}
+SELDOM = ("--log-every", "20", "--checkpoint-every", "10")
+
+
+def stripes(rows: int = 200, **more) -> gb.data.Dataset:
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, rows)
+    x = np.zeros((rows, 6), dtype=np.float32)
+    x[y == 0, :3], x[y == 1, 3:] = 1, 1
+    return gb.data.load(x, labels=np.where(y == 0, 3, 8), transform="identity", **more)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """A run of 64-12-10 units with labels on scikit-learn's digits."""
+    out = tmp_path_factory.mktemp("belief") / "run"
+    found = works("train", "digits", "--model", "dbn", "--hidden", "12,10", "--labels", "--updates", 20,
+                  "--updown-epochs", 1, *SELDOM, "--out", out)  # fmt: skip
+    assert "64-12-10" in found.out
+    return out
+
+
+def test_rows_carry_their_labels() -> None:
+    data = stripes()
+    joined = beside(data, classes_of(data))
+    assert joined.n_features == 8
+    for part in (joined.train, joined.validation, joined.test):
+        assert part is not None
+        hot = part.tensor()[:, 6:]
+        assert torch.equal(hot.sum(dim=1), torch.ones(len(hot)))
+        assert np.array_equal(np.array([3, 8])[hot.argmax(dim=1)], part.labels)
+    for batch in joined.batches(20, epoch=1, seed=0):
+        assert batch.labels is not None
+        assert torch.equal(torch.tensor([3, 8])[batch.x[:, 6:].argmax(dim=1)], batch.labels)
+        assert torch.equal(batch.x[:, 0] > 0, batch.labels == 3)
+
+
+def test_depth_one_trains_as_the_rbm_does() -> None:
+    data = stripes()
+    found = belief_runs.train(
+        data, [4], visible=gb.Bernoulli(6), up_down=updown.Settings(), **QUICK
+    )
+    plain = gb.train(gb.rbm(6, 4), data, **QUICK)
+    assert found.stage == "layers"
+    for p, q in zip(found.network.parameters(), plain.machine.parameters(), strict=True):
+        assert torch.equal(p, q)
+
+
+def test_layers_of_any_units() -> None:
+    rng = np.random.default_rng(0)
+    data = gb.data.load(rng.normal(size=(120, 5)).astype(np.float32), transform="standardise")
+    hidden = [gb.Softmax(2, 3), gb.Spin(3)]
+    found = belief_runs.train(
+        data, hidden, visible=gb.Gaussian(5), up_down=updown.Settings(epochs=1), lr=0.01, **QUICK
+    )
+    made = found.network.generate(7, 5)
+    assert made.samples.shape == (7, 5)
+    assert bool(made.samples.isfinite().all())
+
+
+def same(one: Path, other: Path) -> bool:
+    a, b = (belief_runs.load(p).network.state_dict() for p in (one, other))
+    return all(torch.equal(a[k], b[k]) for k in a)
+
+
+class Killed(BaseException):
+    """What no code catches."""
+
+
+@pytest.mark.parametrize(("stage", "at"), [("layers/2", 15), ("updown", 9)])
+def test_a_killed_run_goes_on_at_its_stage(tmp_path, run, monkeypatch, stage: str, at: int) -> None:
+    """Killed while a later stage is trained, and resumed, it ends as if nothing had happened."""
+    out = tmp_path / "b"
+    owner, name = (UpDown, "update") if stage == "updown" else (Trainer, "_update")
+    real = getattr(owner, name)
+
+    def update(self, *rest) -> None:
+        if str(self.run.path).endswith(stage) and self.step == at:
+            raise Killed
+        real(self, *rest)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(owner, name, update)
+        with pytest.raises(Killed):
+            call("train", "digits", "--model", "dbn", "--hidden", "12,10", "--labels", "--updates", 20,
+                 "--updown-epochs", 1, *SELDOM, "-q", "--out", out)  # fmt: skip
+    assert (out / stage).is_dir()
+    if stage != "updown":
+        with pytest.raises(RunError, match="1 of its 2 machines trained"):
+            belief_runs.load(out)
+    works("train", "--resume", "--out", out, "-q")
+    assert same(run, out)
+
+
+def test_a_finished_run_is_resumed_without_a_change(tmp_path, run) -> None:
+    works("train", "--config", run / "config.toml", "--out", tmp_path / "b", "-q")
+    assert same(run, tmp_path / "b")
+    works("train", "--resume", "--out", tmp_path / "b", "-q")
+    assert same(run, tmp_path / "b")
+
+
+def test_overwriting_begins_all_stages_anew(tmp_path) -> None:
+    out, data = tmp_path / "a", stripes()
+    first = belief_runs.train(data, [4, 3], visible=gb.Bernoulli(6), out=out, **QUICK)
+    again = belief_runs.train(
+        data, [4, 3], visible=gb.Bernoulli(6), out=out, overwrite=True, **(QUICK | {"seed": 4})
+    )
+    a, b = first.network.top.joints[0].weight, again.network.top.joints[0].weight
+    assert not torch.equal(a, b)
+    assert belief_runs.resume(out, data, progress=False).network.sizes == (6, 4, 3)
+
+
+def test_samples_of_a_class(tmp_path, run) -> None:
+    out = works(
+        "sample", run, "--class", "7", "-n", 6, "--steps", 5, "--out", tmp_path / "s.npz"
+    ).out
+    assert "6 samples of class 7 after 5 steps of the top machine from noise" in out
+    with np.load(tmp_path / "s.npz") as found:
+        assert found["labels"].tolist() == [7] * 6
+        assert found["samples"].shape == (6, 64)
+        assert set(np.unique(found["samples"])) <= {0, 1}
+    out = works("sample", run, "--class", "0,1", "-n", 4, "--steps", 2, "--means", "--start", "test",
+                "--out", tmp_path / "s.png").out  # fmt: skip
+    assert "conditional means of class 0,1" in out
+    assert (tmp_path / "s.png").stat().st_size > 100
+
+
+def test_evaluate_prints_error_and_bound(run, capsys) -> None:
+    out = works("evaluate", run, "--temperatures", 50, "--chains", 10, "--rows", 60, "--ladder-steps", 0,
+                "--json", "-q").out  # fmt: skip
+    found = json.loads(out)
+    assert 0 <= found["test"]["label_error"] <= 1
+    assert found["test"]["bound"]["mean"] < 0
+    dbn._show(found)
+    told = capsys.readouterr().out
+    assert "label error" in told
+    assert "log Z of the top machine" in told
+
+
+def test_finetune_leaves_a_classifier(run) -> None:
+    out = works(
+        "finetune", run, "--epochs", 2, "--dropout", 0.1, "--transform", "scale", "--json"
+    ).out
+    found = json.loads(out)
+    model = classifier.read(found["classifier"])
+    data = gb.data.load("digits", transform="scale")
+    wrong = model.classify(data.test.tensor()) != torch.from_numpy(data.test.labels)
+    assert float(wrong.double().mean()) == pytest.approx(found["error"]["test"])
+    assert "already holds a fine-tuning" in call("finetune", run).sentence
+    again = json.loads(works("finetune", run, "--resume", "--json").out)
+    assert again == found
+
+
+@pytest.mark.parametrize(("words", "said"), [
+    (["sample", "RUN", "--class", "12"], "never saw; its classes are 0, 1"),
+    (["sample", "RUN", "--class", "seven"], "takes a class of the run, not 'seven'"),
+    (["sample", "RUN", "--sampler", "tempering"], "block Gibbs in its top machine"),
+    (["sample", "RUN", "--out", "x.gif"], "ends in .npz or .png"),
+    (["sample", "RUN/layers/1", "--class", "3"], "has no classes to hold"),
+    (["finetune", "RUN/layers/1"], "holds no deep belief network"),
+    (["report", "RUN"], "of the kind dbn"),
+    (["reconstruct", "RUN", "--flip", "0.1"], "of the kind dbn"),
+    (["train", "--resume", "--checkpoint", "3", "--out", "RUN"], "without --checkpoint"),
+    (["train", "digits", "--model", "dbn", "--labels", "--classes", "4", "--out", "T"], "the label 4"),
+    (["train", "bars-and-stripes", "--model", "dbn", "--labels", "--out", "T"], "has no labels"),
+    (["train", "digits", "--updown-epochs", "3", "--out", "T"], "add --model dbn"),
+    (["train", "digits", "--model", "dbn", "--hidden", "4,0", "--out", "T"], "numbers of hidden units"),
+    (["finetune", "RUN", "--resume", "--overwrite"], "give one of them"),
+    (["finetune", "RUN", "--overwrite", "--dropout", "1.5"], "probability of dropout"),
+])  # fmt: skip
+def test_bad_input_is_one_sentence(words, said: str, run, tmp_path) -> None:
+    given = [w.replace("RUN", str(run)) if w != "T" else str(tmp_path / "t") for w in words]
+    assert said in call(*given).sentence
+    assert not (tmp_path / "t").exists()
+
+
+@pytest.mark.parametrize(("act", "words"), [
+    (lambda: machines(gb.Bernoulli(3), []), "at least one hidden layer"),
+    (lambda: classes_of(stripes(classes=3)), "have the label 3"),
+    (lambda: beside(stripes(), [3, 9]), "has the label 8, which no training row has"),
+    (lambda: belief_runs.load("nowhere"), "nowhere"),
+])  # fmt: skip
+def test_bad_arguments_are_one_sentence(act, words: str) -> None:
+    with pytest.raises((TrainingError, DataError, RunError)) as found:
+        act()
+    assert words in str(found.value)
+    assert str(found.value).endswith(".")
+
+
+def test_the_example_runs(tmp_path) -> None:
+    path = Path(__file__).parents[1] / "examples" / "deep_belief.py"
+    spec = importlib.util.spec_from_file_location("deep_belief_example", path)
+    assert spec is not None
+    assert spec.loader is not None
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    errors = example.main(
+        hidden=(12, 15), updates=4, epochs=1, batch=100, steps=5, out=str(tmp_path)
+    )
+    assert set(errors) == {"stack", "up-down", "backpropagation"}
+    assert (tmp_path / "dreams.png").is_file()
+    assert classifier.read(tmp_path / "classifier.safetensors").classes == tuple(range(10))
