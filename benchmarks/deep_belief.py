@@ -27,7 +27,9 @@ import torch
 from torch import Tensor
 
 import gibbsian as gb
-from gibbsian import belief_runs, finetune, finetune_runs, plots, runs, trained, updown
+from gibbsian import plots, runs, trained
+from gibbsian.belief import finetune, finetune_runs, updown
+from gibbsian.belief import runs as belief_runs
 from gibbsian.data import Dataset
 from gibbsian.evaluators import deep_belief
 

@@ -19,8 +19,9 @@ from pathlib import Path
 import torch
 
 import gibbsian as gb
-from gibbsian import belief, classifier, finetune, greedy, plots, updown
-from gibbsian.beside import classes_of
+from gibbsian import belief, plots
+from gibbsian.belief import classifier, finetune, greedy, updown
+from gibbsian.belief.beside import classes_of
 from gibbsian.data import Dataset
 
 

@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 import gibbsian as gb
 from gibbsian import belief, evaluators
 from gibbsian.belief import DeepBeliefNetwork
-from gibbsian.directed import Directed
+from gibbsian.belief.directed import Directed
 from gibbsian.errors import DataError, GibbsianError
 from gibbsian.evaluators import states
 from gibbsian.evaluators.deep_belief import bound, label_error, top_partition

@@ -11,13 +11,14 @@ import torch
 from command_line import call, works
 
 import gibbsian as gb
-from gibbsian import belief_runs, classifier, updown
-from gibbsian.beside import beside, classes_of
+from gibbsian.belief import classifier, updown
+from gibbsian.belief import runs as belief_runs
+from gibbsian.belief.beside import beside, classes_of
+from gibbsian.belief.greedy import machines
+from gibbsian.belief.updown import UpDown
 from gibbsian.cli import dbn
 from gibbsian.errors import DataError, RunError, TrainingError
-from gibbsian.greedy import machines
 from gibbsian.training import Trainer
-from gibbsian.updown import UpDown
 
 QUICK: dict[str, Any] = {
     "updates": 12,

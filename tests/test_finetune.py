@@ -6,11 +6,11 @@ import torch
 from torch import Generator, nn
 
 import gibbsian as gb
-from gibbsian import belief, classifier, runs
-from gibbsian.belief import DeepBeliefNetwork
-from gibbsian.classifier import Classifier, Dropout
+from gibbsian import belief, runs
+from gibbsian.belief import DeepBeliefNetwork, classifier
+from gibbsian.belief.classifier import Classifier, Dropout
+from gibbsian.belief.finetune import FineTune, Settings
 from gibbsian.errors import DataError, GibbsianError, RunError, TrainingError
-from gibbsian.finetune import FineTune, Settings
 
 
 def network(classes: tuple[int, ...] = (3, 8)) -> DeepBeliefNetwork:

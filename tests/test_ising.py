@@ -69,13 +69,15 @@ def test_log_z_of_a_ladder_is_the_closed_form(n, k):
 
 
 def _check_all(n: int, k: float, chains: int, steps: int, temperatures: int, within: float) -> None:
-    """Hold AIS, reverse AIS, the bridge and the energy per spin against Kaufman's log Z and its derivative."""
+    """Hold AIS, reverse AIS, the bridge and the energy against Kaufman's log Z and its derivative."""
     machine, truth = torus(n, k), log_z_of_torus(n, k)
     start = _reference(machine)
     bridge = ladder_log_z(machine, start, chains, None, steps, generator=0)
     estimates = {
         "AIS": evaluators.ais(machine, start, chains, temperatures, generator=1),
-        "reverse AIS": evaluators.reverse_ais(machine, start, bridge.samples, temperatures, generator=2),
+        "reverse AIS": evaluators.reverse_ais(
+            machine, start, bridge.samples, temperatures, generator=2
+        ),
         "bridge": bridge,
     }
     for name, z in estimates.items():

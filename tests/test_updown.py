@@ -8,10 +8,10 @@ import torch
 from torch import Generator
 
 import gibbsian as gb
-from gibbsian import belief, runs, updown
-from gibbsian.belief import DeepBeliefNetwork
+from gibbsian import belief, runs
+from gibbsian.belief import DeepBeliefNetwork, updown
+from gibbsian.belief.updown import Settings, UpDown
 from gibbsian.errors import DataError, TrainingError
-from gibbsian.updown import Settings, UpDown
 
 SURE = 50.0  # a field at which a bit is certain
 

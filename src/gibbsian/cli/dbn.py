@@ -13,7 +13,7 @@ from gibbsian.errors import GibbsianError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from gibbsian.belief_runs import Belief
+    from gibbsian.belief.runs import Belief
     from gibbsian.data import Dataset
 
 HIDDEN = (500, 500, 2000)
@@ -21,7 +21,8 @@ HIDDEN = (500, 500, 2000)
 
 def train(chosen: Mapping[str, Any], out: Path, overwrite: bool, how: Mapping[str, Any]) -> None:
     """Train as the merged options of `gibbsian train` say."""
-    from gibbsian import belief_runs, estimators, recipes
+    from gibbsian import estimators, recipes
+    from gibbsian.belief import runs as belief_runs
 
     settings = dict(chosen["settings"])
     dataset = recipes.load_data(
@@ -39,7 +40,7 @@ def train(chosen: Mapping[str, Any], out: Path, overwrite: bool, how: Mapping[st
 
 def _up_down(given: Mapping[str, Any], settings: Mapping[str, Any]) -> Any:
     """Return the settings of the up-down stage, or None where it has no epochs."""
-    from gibbsian import updown
+    from gibbsian.belief import updown
 
     chosen = dict(given)
     if chosen.get("epochs") == 0:
@@ -52,7 +53,7 @@ def _up_down(given: Mapping[str, Any], settings: Mapping[str, Any]) -> Any:
 
 def resume(out: Path, how: Mapping[str, Any]) -> None:
     """Go on with a run at its stage."""
-    from gibbsian import belief_runs
+    from gibbsian.belief import runs as belief_runs
 
     if how.get("checkpoint", "latest") != "latest":
         raise GibbsianError(
@@ -63,7 +64,7 @@ def resume(out: Path, how: Mapping[str, Any]) -> None:
 
 def repeat(stored: Mapping[str, Any], out: Path, overwrite: bool, how: Mapping[str, Any]) -> None:
     """Train anew with the configuration of another run."""
-    from gibbsian import belief_runs
+    from gibbsian.belief import runs as belief_runs
 
     found = belief_runs.repeat(
         stored, out, overwrite=overwrite, progress=how["progress"], tell=_tell(how)
@@ -113,7 +114,8 @@ def sample(
     import numpy as np
     import torch
 
-    from gibbsian import belief_runs, checkpoint, plots
+    from gibbsian import checkpoint, plots
+    from gibbsian.belief import runs as belief_runs
 
     opt.output_file(out, ".npz", ".png")
     found = belief_runs.load(path)
@@ -172,7 +174,7 @@ def evaluate(
     """Print a network's label error and the bound on its likelihood."""
     import torch
 
-    from gibbsian import belief_runs
+    from gibbsian.belief import runs as belief_runs
     from gibbsian.evaluators import deep_belief
 
     found = belief_runs.load(path)

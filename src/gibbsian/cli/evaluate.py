@@ -85,7 +85,7 @@ def command(
 ) -> None:
     """Evaluate a run: log Z by a ladder and two bounds, certificate, pseudo-likelihood, reconstruction."""
     from gibbsian.assessment import assess
-    from gibbsian.belief_runs import is_belief
+    from gibbsian.belief.runs import is_belief
     from gibbsian.trained import load
 
     if is_belief(path):

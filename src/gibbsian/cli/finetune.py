@@ -54,7 +54,7 @@ def command(
     It starts from the recognition weights. The parameters of the lowest validation error are kept in
     RUN/finetune/classifier.safetensors. Grey levels (--transform scale) serve it better than bits.
     """
-    from gibbsian import finetune, finetune_runs
+    from gibbsian.belief import finetune, finetune_runs
 
     tell = None if quiet or as_json else typer.echo
     if resume:

@@ -85,7 +85,7 @@ def command(
     Driven chains have random temperatures, which settle at 1 for the last fifth of the steps. An .npz file
     holds samples, their conditional means, and samples in the data's own columns as "original".
     """
-    from gibbsian.belief_runs import is_belief
+    from gibbsian.belief.runs import is_belief
     from gibbsian.trained import load
 
     _check(sampler, levels, start, steps, precision, out)

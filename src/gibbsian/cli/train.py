@@ -298,7 +298,7 @@ def _train(
 
 
 def _is_belief(out: Path) -> bool:
-    from gibbsian.belief_runs import is_belief
+    from gibbsian.belief.runs import is_belief
 
     return is_belief(out)
 

@@ -19,10 +19,10 @@ from torch import Generator, Tensor, nn
 from gibbsian import models
 from gibbsian import units as families
 from gibbsian.arguments import whole
+from gibbsian.belief.directed import Directed
+from gibbsian.belief.label_block import LabelBlock, with_labels
 from gibbsian.connections import Dense
-from gibbsian.directed import Directed
 from gibbsian.errors import GibbsianError
-from gibbsian.label_block import LabelBlock, with_labels
 from gibbsian.machine import BoltzmannMachine
 from gibbsian.samplers.base import as_generator, sample
 from gibbsian.units import Units

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 from gibbsian import belief, models, runs, trained
-from gibbsian.beside import beside
+from gibbsian.belief.beside import beside
 from gibbsian.data import Dataset
 from gibbsian.errors import TrainingError
 from gibbsian.estimators import Estimator

@@ -14,8 +14,8 @@ from gibbsian import checkpoint
 from gibbsian import units as families
 from gibbsian.arguments import number, whole
 from gibbsian.belief import DeepBeliefNetwork
+from gibbsian.belief.directed import Directed
 from gibbsian.connections import Dense
-from gibbsian.directed import Directed
 from gibbsian.errors import DataError, GibbsianError, RunError
 from gibbsian.units import base as unit
 

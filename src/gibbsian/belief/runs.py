@@ -17,18 +17,18 @@ from typing import Any
 
 import torch
 
-from gibbsian import belief, estimators, models, recipes, runs, settings, trained, updown
-from gibbsian.belief import DeepBeliefNetwork
-from gibbsian.beside import classes_of
+from gibbsian import belief, estimators, models, recipes, runs, settings, trained
+from gibbsian.belief import DeepBeliefNetwork, updown
+from gibbsian.belief.beside import classes_of
+from gibbsian.belief.greedy import Tell, done, greedy, machines
+from gibbsian.belief.stage import Progress
+from gibbsian.belief.updown import UpDown
 from gibbsian.data import Dataset
 from gibbsian.errors import RunError
 from gibbsian.estimators import PCD, Estimator
-from gibbsian.greedy import Tell, done, greedy, machines
 from gibbsian.machine import BoltzmannMachine
 from gibbsian.runs import Run
-from gibbsian.stage import Progress
 from gibbsian.units import Units
-from gibbsian.updown import UpDown
 
 KIND = "dbn"
 _STAGES = ("layers", "updown", "finetune")
@@ -97,7 +97,7 @@ def train(
         Join the data's labels to the top machine.
     method : Estimator, optional
         Of the stack; PCD-1 unless given.
-    up_down : gibbsian.updown.Settings, optional
+    up_down : gibbsian.belief.updown.Settings, optional
         No up-down stage follows the stack unless given. A network of one hidden layer has none: it is its
         top machine.
     out : path, optional

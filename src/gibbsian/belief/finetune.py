@@ -11,10 +11,10 @@ from torch.nn import functional as F
 
 from gibbsian import optimizers, schedules
 from gibbsian.arguments import number, whole
-from gibbsian.classifier import Classifier
+from gibbsian.belief.classifier import Classifier
+from gibbsian.belief.stage import Progress, Stage
 from gibbsian.data import Batch, Dataset
 from gibbsian.errors import DataError, TrainingError
-from gibbsian.stage import Progress, Stage
 
 
 @dataclass(frozen=True)
@@ -81,12 +81,12 @@ class FineTune(Stage):
     Parameters
     ----------
     model : Classifier
-        From `gibbsian.classifier.classifier`; trained in place.
+        From `gibbsian.belief.classifier.classifier`; trained in place.
     data : Dataset
         With labels.
     settings : Settings, optional
     progress : callable, optional
-        See `gibbsian.stage.Stage`.
+        See `gibbsian.belief.stage.Stage`.
 
     Attributes
     ----------

@@ -15,13 +15,13 @@ from torch import Generator, Tensor
 from gibbsian import optimizers, schedules
 from gibbsian.arguments import number, whole
 from gibbsian.belief import DeepBeliefNetwork
+from gibbsian.belief.directed import Directed
+from gibbsian.belief.stage import Progress, Stage
 from gibbsian.data import Batch, Dataset
-from gibbsian.directed import Directed
 from gibbsian.errors import TrainingError
 from gibbsian.machine import BoltzmannMachine, State
 from gibbsian.proper import Keeper
 from gibbsian.samplers.gibbs import draw
-from gibbsian.stage import Progress, Stage
 from gibbsian.units import base as unit
 
 Gradients = dict[str, Tensor]
@@ -198,7 +198,7 @@ class UpDown(Stage):
     data : Dataset
     settings : Settings, optional
     progress : callable, optional
-        See `gibbsian.stage.Stage`.
+        See `gibbsian.belief.stage.Stage`.
 
     Attributes
     ----------

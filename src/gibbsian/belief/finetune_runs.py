@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from gibbsian import belief_runs, classifier, data, runs
-from gibbsian.belief_runs import Belief
-from gibbsian.classifier import Classifier
+from gibbsian import data, runs
+from gibbsian.belief import classifier
+from gibbsian.belief import runs as belief_runs
+from gibbsian.belief.classifier import Classifier
+from gibbsian.belief.finetune import FineTune, Settings
+from gibbsian.belief.runs import Belief
 from gibbsian.data import Dataset
 from gibbsian.errors import DataError, RunError
-from gibbsian.finetune import FineTune, Settings
 from gibbsian.runs import Run
 
 _FOLDER, _FILE, _KIND = "finetune", "classifier.safetensors", "finetune"
@@ -31,7 +33,7 @@ class FineTuned:
     errors : dict of str to float
         Share of misclassified rows of each split.
     file : Path
-        Where the classifier is: see `gibbsian.classifier.read`.
+        Where the classifier is: see `gibbsian.belief.classifier.read`.
     history : list of dict
         Records, one an epoch.
     """
@@ -59,9 +61,9 @@ def train(
     ----------
     path : path
         A deep belief run.
-    settings : gibbsian.finetune.Settings, optional
+    settings : gibbsian.belief.finetune.Settings, optional
     dropout, input_dropout : float
-        See `gibbsian.classifier.Classifier`.
+        See `gibbsian.belief.classifier.Classifier`.
     transform : str, optional
         Of the data, in place of the run's.
     overwrite : bool
