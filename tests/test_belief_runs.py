@@ -3,6 +3,7 @@
 import importlib.util
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,13 @@ from gibbsian.greedy import machines
 from gibbsian.training import Trainer
 from gibbsian.updown import UpDown
 
-QUICK = {"updates": 12, "log_every": 12, "checkpoint_every": 12, "progress": False, "seed": 3}
+QUICK: dict[str, Any] = {
+    "updates": 12,
+    "log_every": 12,
+    "checkpoint_every": 12,
+    "progress": False,
+    "seed": 3,
+}
 SELDOM = ("--log-every", "20", "--checkpoint-every", "10")
 
 
@@ -48,6 +55,7 @@ def test_rows_carry_their_labels() -> None:
         assert part is not None
         hot = part.tensor()[:, 6:]
         assert torch.equal(hot.sum(dim=1), torch.ones(len(hot)))
+        assert part.labels is not None
         assert np.array_equal(np.array([3, 8])[hot.argmax(dim=1)], part.labels)
     for batch in joined.batches(20, epoch=1, seed=0):
         assert batch.labels is not None
@@ -123,7 +131,7 @@ def test_overwriting_begins_all_stages_anew(tmp_path) -> None:
     out, data = tmp_path / "a", stripes()
     first = belief_runs.train(data, [4, 3], visible=gb.Bernoulli(6), out=out, **QUICK)
     again = belief_runs.train(
-        data, [4, 3], visible=gb.Bernoulli(6), out=out, overwrite=True, **(QUICK | {"seed": 4})
+        data, [4, 3], visible=gb.Bernoulli(6), out=out, overwrite=True, **{**QUICK, "seed": 4}
     )
     a, b = first.network.top.joints[0].weight, again.network.top.joints[0].weight
     assert not torch.equal(a, b)
@@ -164,7 +172,8 @@ def test_finetune_leaves_a_classifier(run) -> None:
     found = json.loads(out)
     model = classifier.read(found["classifier"])
     data = gb.data.load("digits", transform="scale")
-    wrong = model.classify(data.test.tensor()) != torch.from_numpy(data.test.labels)
+    assert data.test is not None
+    wrong = model.classify(data.test.tensor()) != torch.as_tensor(data.test.labels)
     assert float(wrong.double().mean()) == pytest.approx(found["error"]["test"])
     assert "already holds a fine-tuning" in call("finetune", run).sentence
     again = json.loads(works("finetune", run, "--resume", "--json").out)

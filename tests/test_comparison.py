@@ -51,7 +51,7 @@ features = 4
 chains = 8
 temperatures = 20
 mixing_steps = 16
-ladder_steps = 2
+ladder_steps = 0
 """
 
 LITTLE = {"chains": 2, "temperatures": 2, "mixing_steps": 16, "ladder_steps": 0, "rows": 10}
@@ -282,6 +282,7 @@ def test_command(made: comparison.Comparison, tmp_path, monkeypatch) -> None:
     assert "is not empty" in call("compare", file, "--out", tmp_path).sentence
     assert "known are mnist-notebook" in call("compare", "--preset", "minst").sentence
     assert "Name a comparison" in call("compare").sentence
+    assert "gibbsian compare --resume" in works("compare", "--help").out
     assert "not both" in call("compare", file, "--preset", "mnist-notebook").sentence
     assert "cannot be read" in call("compare", tmp_path / "none.toml").sentence
     assert "must be positive" in call("compare", file, "--scale", "0").sentence

@@ -41,7 +41,7 @@ def test_it_starts_as_the_networks_mean_field_pass() -> None:
     pen = made.up(x)[-1]
     weight, bias = made.top.joints[0].weight, made.top.layers[1].get_parameter("bias")
     h = torch.sigmoid(pen @ weight[:5] + bias)
-    labels = made.top.layers[0].members[1].bias
+    labels = made.top.layers[0].get_parameter("members.1.bias")
     torch.testing.assert_close(model(x), h @ weight[5:].T + labels)
 
 
@@ -65,13 +65,13 @@ def test_dropout_drops_its_share_and_keeps_the_mean() -> None:
 
 def test_it_learns() -> None:
     data = stripes()
+    assert data.test is not None
+    x, labels = data.test.tensor(), torch.as_tensor(data.test.labels)
     model = classifier.classifier(network(), dropout=0.1)
     stage = FineTune(model, data, Settings(epochs=8, batch_size=20, lr=0.01))
-    first = float((model.classify(data.test.tensor()) != torch.from_numpy(data.test.labels)).sum())
+    first = int((model.classify(x) != labels).sum())
     assert stage.fit()
-    last = float(
-        (stage.best.classify(data.test.tensor()) != torch.from_numpy(data.test.labels)).sum()
-    )
+    last = int((stage.best.classify(x) != labels).sum())
     assert last <= 2 < first
     assert stage.best_error <= 0.1
 
@@ -92,7 +92,8 @@ def test_it_stops_early_and_keeps_the_best() -> None:
     assert stage.best_error == min(errors)
     assert "did not fall for 3 epochs" in stage.stopped
     held = stage.data.validation
-    found = (stage.best.classify(held.tensor()) != torch.from_numpy(held.labels)).double().mean()
+    assert held is not None
+    found = (stage.best.classify(held.tensor()) != torch.as_tensor(held.labels)).double().mean()
     assert float(found) == stage.best_error
 
 

@@ -68,6 +68,43 @@ def test_log_z_of_a_ladder_is_the_closed_form(n, k):
     assert abs(found.log_z - log_z_of_torus(n, 1.02 * k)) > 4.5 * found.standard_error
 
 
+def _check_all(n: int, k: float, chains: int, steps: int, temperatures: int, within: float) -> None:
+    """Hold AIS, reverse AIS, the bridge and the energy per spin against Kaufman's log Z and its derivative."""
+    machine, truth = torus(n, k), log_z_of_torus(n, k)
+    start = _reference(machine)
+    bridge = ladder_log_z(machine, start, chains, None, steps, generator=0)
+    estimates = {
+        "AIS": evaluators.ais(machine, start, chains, temperatures, generator=1),
+        "reverse AIS": evaluators.reverse_ais(machine, start, bridge.samples, temperatures, generator=2),
+        "bridge": bridge,
+    }
+    for name, z in estimates.items():
+        assert z.standard_error < within, name
+        assert abs(z.log_z - truth) < 4.5 * z.standard_error, name
+        # A coupling that is 2 % off is another answer.
+        assert abs(z.log_z - log_z_of_torus(n, 1.02 * k)) > 4.5 * z.standard_error, name
+    # d log Z / dk = ⟨Σ s s'⟩, and E = −k Σ s s'; the chains at the ladder's top are independent.
+    slope = (log_z_of_torus(n, k + 1e-4) - log_z_of_torus(n, k - 1e-4)) / 2e-4
+    energies = machine.energy(bridge.state).detach()
+    mean, error = float(energies.mean()), float(energies.std()) / chains**0.5
+    assert abs(mean + k * slope) < 4.5 * error
+    assert error < 0.05 * k * n * n
+    wrong = (log_z_of_torus(n, 0.7 * k) - log_z_of_torus(n, 0.7 * k - 1e-4)) / 1e-4
+    assert abs(mean + k * wrong) > 4.5 * error
+
+
+@pytest.mark.parametrize("k", [0.3, 0.6])
+def test_every_estimate_and_the_energy_agree_with_the_closed_form(k):
+    _check_all(8, k, chains=40, steps=200, temperatures=1000, within=0.3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("k", [0.3, 0.5])
+def test_every_estimate_and_the_energy_agree_on_a_large_torus(k):
+    """Above and below the critical temperature."""
+    _check_all(32, k, chains=40, steps=400, temperatures=20_000, within=1.0)
+
+
 def test_tempering_crosses_the_barrier_of_low_temperature():
     """Flips of the sign of the magnetisation, below the critical temperature (k = 0.4407)."""
     machine, flips = torus(8, 0.6), []

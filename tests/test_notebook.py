@@ -8,8 +8,8 @@ EXAMPLE = Path(__file__).parents[1] / "examples" / "notebook.py"
 
 def test_the_notebook_retold_runs(tmp_path, capsys) -> None:
     main = runpy.run_path(str(EXAMPLE))["main"]
-    trained = main("digits", 200, 8, 20, tmp_path, chains=10, temperatures=20, mixing_steps=20,
-                   ladder_steps=2, rows=100)  # fmt: skip
+    trained = main("digits", 150, 8, 20, tmp_path, chains=10, temperatures=20, mixing_steps=20,
+                   ladder_steps=0, rows=100)  # fmt: skip
     assert list(trained) == ["Hopfield", "RBM", "RBM (L1)", "DBM"]
     told = capsys.readouterr().out
     _, *after = (float(line.split("%")[0].split()[-1]) for line in told.splitlines() if "%" in line)

@@ -20,6 +20,7 @@ ARRAYS = ("components_", "intercept_hidden_", "intercept_visible_")
 BITS = (np.random.default_rng(1).random((60, 8)) < 0.4).astype(np.float64)
 
 
+@pytest.mark.slow  # the everyday run has them for BernoulliRBM, whose code this is but for its depth
 @pytest.mark.filterwarnings("ignore::gibbsian.errors.GibbsianWarning")
 @parametrize_with_checks([BernoulliDBM((2, 2), n_iter=1, batch_size=50)])
 def test_scikit_learn_checks(estimator, check) -> None:

@@ -87,12 +87,12 @@ def test_3_the_chain_alternates_and_draws_labels_as_a_softmax(g) -> None:
     """Top unit on: pen on and class 1; pen then turns the top unit off; all off: class 0."""
     network = two_units(labels=True)
     put(network, top=[4 * SURE, -SURE, SURE], top_bias=-2 * SURE)
-    network.top.layers[0].members[0].bias.data.fill_(-2 * SURE)
+    network.top.layers[0].get_parameter("members.0.bias").data.fill_(-2 * SURE)
     state = (torch.tensor([[0.0, 1.0, 0.0]]), torch.tensor([[1.0]]))
     on = updown.gibbs(network.top, state, 1, g)
     assert on[0].tolist() == [[1.0, 0.0, 1.0]]
     assert on[1].tolist() == [[1.0]]
-    network.top.layers[0].members[1].bias.data.copy_(torch.tensor([SURE, 0.0]))
+    network.top.layers[0].get_parameter("members.1.bias").data.copy_(torch.tensor([SURE, 0.0]))
     off = updown.gibbs(network.top, (state[0], torch.tensor([[0.0]])), 3, g)
     assert off[0].tolist() == [[0.0, 1.0, 0.0]]
     assert off[1].tolist() == [[0.0]]

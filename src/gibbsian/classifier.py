@@ -92,7 +92,7 @@ class Classifier(nn.Sequential):
     def draw_from(self, generator: Generator) -> None:
         """Let all dropout masks come from this generator."""
         for part in self.modules():
-            if hasattr(part, "generator"):
+            if isinstance(part, Dropout):
                 part.generator = generator
 
     @torch.no_grad()

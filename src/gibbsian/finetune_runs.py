@@ -140,13 +140,14 @@ def _data(found: Belief, transform: str | None) -> Dataset:
     """Return the run's data, seen through another transform if one is named."""
     if transform is None:
         return found.data
-    spec = dict(found.config["data"]["spec"])
+    spec: dict[str, Any] = dict(found.config["data"]["spec"])
     if spec.get("source") == "array":
         raise DataError(
             "This run was trained on an array in memory, so its transform cannot be changed; leave it out."
         )
     steps = [part.strip() for part in transform.split(",")]
-    return data.load(**(spec | {"transform": steps}))
+    spec["transform"] = steps
+    return data.load(**spec)
 
 
 def _fit(stage: FineTune, run: Run) -> FineTuned:

@@ -20,6 +20,7 @@ from gibbsian.units import base as unit
 BANDS = ("top", "middle", "bottom")
 Progress = Callable[[str, float], None] | None
 _SURE = 2.0  # standard errors
+_BLANK = 1e-4  # squared error per pixel below which there is nothing to know
 _COMPONENTS = 5
 
 
@@ -50,9 +51,9 @@ class Hidden:
     def share(self) -> float | None:
         """The error as a share of the baseline: 1 is nothing learned from the rest of the image.
 
-        None where the baseline is 0, since all images are alike there.
+        None where the training rows are all but alike there, such as at an empty edge.
         """
-        return self.error / self.baseline if self.baseline > 0 else None
+        return self.error / self.baseline if self.baseline > _BLANK else None
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -225,9 +226,10 @@ class Walk:
                 f"({tau})."
             )
         else:
+            chains = self.states.shape[1]
             said.append(
-                f"From {_steps(self.forgotten)} on a chain is no closer to its own image than to any other, "
-                f"so it has forgotten its start ({tau})."
+                f"From {_steps(self.forgotten)} on the {chains} chains are not measurably closer "
+                f"to their own image than to the others: they have forgotten where they began ({tau})."
             )
         said.append(
             "That is no fault of long chains: unlike inpainting, nothing holds them at the image. Each step "

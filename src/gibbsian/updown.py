@@ -270,7 +270,8 @@ class UpDown(Stage):
     @torch.no_grad()
     def measure(self) -> dict[str, Any]:
         """Return reconstruction error (squared, per column, by means) and label error of each split."""
-        network, record = self.averaged, {"lr": self.scheduler.get_last_lr()[0]}
+        network = self.averaged
+        record: dict[str, Any] = {"lr": self.scheduler.get_last_lr()[0]}
         like = next(network.parameters())
         for split, (x, labels) in self._monitored.items():
             x = x.to(like)
@@ -298,6 +299,10 @@ class UpDown(Stage):
         like = next(self.network.parameters())
         self._velocity = {k: v.to(like) for k, v in state["velocity"].items()}
         self.scheduler.load_state_dict(state["scheduler"])
+        for group, lr in zip(
+            self.optimizer.param_groups, state["scheduler"]["_last_lr"], strict=True
+        ):
+            group["lr"] = lr
         self._keeper.vector = state["keeper"]
 
 

@@ -127,7 +127,7 @@ def sample(
     made = network.generate(n, steps, label=wanted, start=begin, generator=source, data=rows)
     if out.suffix.lower() == ".npz":
         buffer = io.BytesIO()
-        labels = {} if made.labels is None else {"labels": made.labels.numpy()}
+        labels: dict[str, Any] = {} if made.labels is None else {"labels": made.labels.numpy()}
         original = found.data.transform.inverse(made.samples).numpy()
         np.savez(
             buffer,

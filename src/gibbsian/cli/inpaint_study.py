@@ -263,7 +263,7 @@ def _table(name: str, trained: "Trained", points: Sequence["Hidden"], bands: Seq
 
 
 def _percent(share: float | None) -> str:
-    return "none to know" if share is None else f"{100 * share:.0f} %"
+    return "blank" if share is None else f"{100 * share:.0f} %"
 
 
 def _words(points: Sequence["Hidden"]) -> list[str]:
