@@ -37,7 +37,7 @@ def test_a_budget_counts_the_time_of_all_sessions() -> None:
 
 def test_the_run_goes_on_after_a_kill_and_tells_its_bounds(tmp_path, monkeypatch, capsys) -> None:
     load = gb.data.load
-    monkeypatch.setattr(gb.data, "load", lambda name, **more: load("digits"))
+    monkeypatch.setattr(gb.data, "load", lambda *a, **more: load("digits"))
     options = deep.parser().parse_args(
         ["dbm", "--hidden", "6,4", "--minutes", "0.02", "--every", "5", "--ais-chains", "12",
          "--temperatures", "40", "--ladder-steps", "20", "--out", str(tmp_path)]
