@@ -165,15 +165,15 @@ def fit(
         return hidden.log_partition((m - centre) @ a + b).sum(dim=-1) + (m - centre) @ c
 
     for turn in range(_ROUNDS + _SAMPLED):
-        points = g = grid(visible, directions, shift, seen)
+        g = grid(visible, directions, shift, seen)
+        points: Points = g
         log_p = g.log_density + pull(g.projections, row)
         if turn >= _ROUNDS:
             points = _proposed(visible, directions, shift, g, log_p, _COUNT, local)
 
         def height(row: Tensor, at: Points = points) -> Tensor:
-            return pull(seen, row).mean() - (at.log_density + pull(at.projections, row)).logsumexp(
-                0
-            )
+            inside = at.log_density + pull(at.projections, row)
+            return pull(seen, row).mean() - inside.logsumexp(0)
 
         row = _climb(row, height)
         if turn < _ROUNDS + _SAMPLED - 1:
@@ -226,7 +226,7 @@ def _principal(x: Float[Tensor, "rows n"], rank: int) -> tuple[Tensor, int]:
 
     found = PCA(n_components=rank, random_state=0).fit(x.numpy())
     useful = max(1, int((found.explained_variance_ > 1e-9).sum()))
-    return torch.from_numpy(found.components_[:useful].T.copy()).double(), useful
+    return torch.from_numpy(np.asarray(found.components_)[:useful].T.copy()).double(), useful
 
 
 def _check(machine: BoltzmannMachine, data: Float[Tensor, "rows n"], rank: int) -> None:

@@ -144,7 +144,8 @@ class PathLevels(Levels):
         for i in pairs:
             part = slice(i * chains, (i + 2) * chains)
             known = {k: f[part] for k, f in fields.items()}
-            gain = self.path.gain([s[part] for s in rows], known, *self.betas[i : i + 2])
+            low, high = self.betas[i], self.betas[i + 1]
+            gain = self.path.gain([s[part] for s in rows], known, low, high)
             found.append(gain.view(2, chains))
         return torch.stack(found), fields
 
