@@ -329,3 +329,25 @@ def test_bad_input_is_one_sentence(act, words: str) -> None:
     text = str(found.value)
     assert words in text
     assert text.endswith(".")
+
+
+def test_mean_states_of_every_layer_are_those_of_enumeration() -> None:
+    """The labels above a row are unknown: the top layer's means are over all of them."""
+    network = small()
+    v = rows(network.visible)
+    assert torch.equal(network.transform(v, 1), network.up(v)[1])
+    pen, top = network.up(v)[-1], network.top
+    labels, hidden = torch.eye(len(network.classes)), rows(top.layers[1])
+    weights = torch.stack([
+        torch.stack([-top.energy((torch.cat([pen, y.expand(len(pen), -1)], dim=1), h.expand(len(pen), -1)))
+                     for h in hidden]) for y in labels
+    ])  # fmt: skip
+    p = weights.flatten(0, 1).softmax(dim=0).reshape(weights.shape).sum(dim=0)
+    expected = (p.T @ hidden.double()).detach()
+    assert (network.transform(v).double() - expected).abs().max() < 1e-5
+    # With one label for all it is another answer.
+    held = torch.cat([pen, labels[:1].expand(len(pen), -1)], dim=1)
+    wrong = top.joints[0].up(held) + top.layers[1].get_parameter("bias")
+    assert (wrong.sigmoid().double() - expected).abs().max() > 1e-2
+    with pytest.raises(GibbsianError, match="no hidden layer 3"):
+        network.transform(v, 3)

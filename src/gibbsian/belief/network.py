@@ -21,8 +21,9 @@ from gibbsian import units as families
 from gibbsian.arguments import whole
 from gibbsian.belief.directed import Directed
 from gibbsian.belief.label_block import LabelBlock, with_labels
-from gibbsian.connections import Dense
+from gibbsian.connections import Connection, Dense
 from gibbsian.errors import GibbsianError
+from gibbsian.features import hidden_layer
 from gibbsian.machine import BoltzmannMachine
 from gibbsian.samplers.base import as_generator, sample
 from gibbsian.units import Units
@@ -229,6 +230,44 @@ class DeepBeliefNetwork(nn.Module):
         if not self.classes:
             return -self.top.free_energy(pen)
         return self.labels.log_weights(pen).logsumexp(dim=1)
+
+    @torch.no_grad()
+    def transform(self, v: Float[Tensor, "rows n"], layer: int = -1) -> Float[Tensor, "rows units"]:
+        """Return the mean state of each unit of a hidden layer given rows: a recognition pass of means.
+
+        That of the top layer is E[h | s_P], over the labels Σ_y p(y | s_P) E[h | s_P, y].
+
+        Parameters
+        ----------
+        v : Tensor (rows, visible)
+        layer : int
+            From 1, the first hidden layer, or from −1, the top one, downwards.
+
+        Raises
+        ------
+        GibbsianError
+            If there is no such hidden layer.
+        DataError
+            If the rows do not fit the visible layer.
+        """
+        wanted = hidden_layer(layer, len(self.sizes) - 1)
+        self.check(v, "the rows")
+        states = self.up(v.to(next(self.parameters())))
+        if wanted < len(states):
+            return states[wanted]
+        pen, (hidden, joint) = states[-1], (self.top.layers[1], self.top.joints[0])
+        if not self.classes:
+            return unit.mean(hidden, joint.up(pen))
+        share, total = self.labels.log_weights(pen).softmax(dim=1), pen.new_zeros(())
+        for i, hot in enumerate(torch.eye(len(self.classes), dtype=pen.dtype, device=pen.device)):
+            visible = torch.cat([pen, hot.expand(len(pen), -1)], dim=1)
+            total = total + share[:, i : i + 1] * unit.mean(hidden, joint.up(visible))
+        return total
+
+    @property
+    def joints(self) -> list[Connection]:
+        """What leads from the visible layer to the top one, of the generative directions."""
+        return [*(g.connection for g in self.down_layers), self.top.joints[0]]
 
     def classify(
         self,

@@ -1,8 +1,9 @@
 """gibbsian features: what hidden units look for, as a picture, and their states, as numbers."""
 
 import io
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -10,7 +11,10 @@ from gibbsian.cli import options as opt
 from gibbsian.errors import GibbsianError
 
 if TYPE_CHECKING:
-    from gibbsian.trained import Trained
+    from torch import Tensor
+
+    from gibbsian.connections import Connection
+    from gibbsian.data import Dataset
 
 NAME = "features"
 EXAMPLES = """Examples:
@@ -47,17 +51,16 @@ def command(
     of the features below it, weighted by its couplings to them. --values takes every row of a split.
     """
     from gibbsian import plots
-    from gibbsian.features import features, hidden_layer
-    from gibbsian.trained import load
+    from gibbsian.features import hidden_layer, projection
 
     if out is not None:
         opt.output_file(out, ".png")
     if values is not None:
         opt.output_file(values, ".npy", option="--values")
-    trained = load(path, checkpoint, device)
-    found = features(trained.machine, layer).cpu()
-    number = hidden_layer(layer, len(trained.machine.joints))
-    shape = trained.data.image_shape
+    joints, states, data = _opened(path, checkpoint, device)
+    number = hidden_layer(layer, len(joints))
+    found = projection(joints, number).cpu()
+    shape = data.image_shape
     fits = shape is not None and _pixels(shape) == found.shape[1]
     target = out or path / f"features-{number}.png"
     plots.save(plots.filters(found, shape if fits else None, most=count), target)
@@ -65,10 +68,26 @@ def command(
         f"Wrote {min(count, len(found))} of the {len(found)} features of layer {number} to {target}."
     )
     if values is not None:
-        shape = _write_values(trained, number, split, seed, values)
+        shape = _write_values(lambda x: states(x, number), data, split, seed, values)
         typer.echo(
             f"Wrote the mean states of layer {number}, {shape[0]} × {shape[1]}, to {values}."
         )
+
+
+def _opened(path: Path, checkpoint: str, device: str) -> tuple[list["Connection"], Any, "Dataset"]:
+    """Return a run's connections from below, its function from rows and a layer to states, and its data."""
+    from gibbsian.belief import runs as belief_runs
+    from gibbsian.features import transform
+    from gibbsian.trained import load
+
+    if not belief_runs.is_belief(path):
+        trained = load(path, checkpoint, device)
+        machine = trained.machine
+        return machine.joints, lambda x, layer: transform(machine, x, layer), trained.data
+    if checkpoint != "latest":
+        raise GibbsianError(f"The run in {path} has stages; leave out --checkpoint.")
+    found = belief_runs.load(path)
+    return found.network.joints, found.network.transform, found.data
 
 
 def _pixels(shape: tuple[int, ...]) -> int:
@@ -79,17 +98,16 @@ def _pixels(shape: tuple[int, ...]) -> int:
 
 
 def _write_values(
-    trained: "Trained", layer: int, split: str, seed: int, target: Path
+    states_of: Callable[["Tensor"], "Tensor"], data: "Dataset", split: str, seed: int, target: Path
 ) -> tuple[int, ...]:
-    """Write the mean states of a layer given every row of a split, in the split's order."""
+    """Write the mean states given every row of a split, in the split's order."""
     import numpy as np
     import torch
 
     from gibbsian import checkpoint
-    from gibbsian.features import transform
 
-    rows = opt.rows_of(trained.data, split, "--split")
-    found = [transform(trained.machine, x, layer).cpu() for x in rows.chunks(_ROWS, generator=seed)]
+    rows = opt.rows_of(data, split, "--split")
+    found = [states_of(x).cpu() for x in rows.chunks(_ROWS, generator=seed)]
     states, buffer = torch.cat(found).numpy(), io.BytesIO()
     if not np.isfinite(states).all():
         raise GibbsianError("Some mean states are not finite; take an earlier --checkpoint.")
