@@ -134,7 +134,7 @@ def test_chunks_do_not_change_a_class(monkeypatch) -> None:
     network = small()
     v = rows(network.visible)
     whole = network.label_log_probabilities(v)
-    monkeypatch.setattr(belief, "_CHUNK_ELEMENTS", 1)
+    monkeypatch.setattr(belief.network, "_CHUNK_ELEMENTS", 1)
     torch.testing.assert_close(network.label_log_probabilities(v), whole)
 
 

@@ -83,6 +83,7 @@ def test_both_estimates_of_log_z_go_into_the_bound() -> None:
     assert found.as_dict()["is_bound"] and "variational lower bound" in found.units
 
 
+@pytest.mark.slow
 def test_a_deep_run_goes_through_the_commands(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     works("train", "digits", "--model", "dbm", "--hidden", "6,4,3", "--updates", 60, "--limit", 150,

@@ -204,6 +204,7 @@ class Resampling(Gibbs):
         return super().step(machine, ChainState((v, h)), generator, clamps)
 
 
+@pytest.mark.slow
 def test_bars_and_stripes_earn_it_with_a_sampler_that_crosses_and_not_without():
     machine, rows = bars_and_stripes()
     options = {"chains": 800, "steps": 80, "drift_steps": 40}

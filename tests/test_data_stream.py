@@ -101,6 +101,7 @@ print(rows, peak() - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_large_file_trains_at_flat_memory(tmp_path):
     path, rows = tmp_path / "large.h5", 2500

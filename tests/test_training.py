@@ -26,7 +26,7 @@ def bars(rows: int = 400) -> gb.data.Dataset:
 
 
 def quick(machine=None, **options):
-    options = {"updates": 60, "batch_size": 20, "progress": False, "seed": 3} | options
+    options = {"updates": 60, "batch_size": 20, "progress": False, "seed": 3, "log_every": 30} | options
     data = options.pop("data", None)
     return gb.train(machine or gb.rbm(9, 6), data or bars(), **options)
 
@@ -309,6 +309,7 @@ gb.train(gb.gaussian_rbm(64, 10), gb.data.load("digits", transform=["standardise
 """
 
 
+@pytest.mark.slow
 def test_resume_after_kill_9_at_a_random_moment(tmp_path) -> None:
     environment = dict(os.environ, OMP_NUM_THREADS="1")
     command = [sys.executable, "-c", _SCRIPT]
