@@ -26,7 +26,13 @@ def bars(rows: int = 400) -> gb.data.Dataset:
 
 
 def quick(machine=None, **options):
-    options = {"updates": 60, "batch_size": 20, "progress": False, "seed": 3, "log_every": 30} | options
+    options = {
+        "updates": 60,
+        "batch_size": 20,
+        "progress": False,
+        "seed": 3,
+        "log_every": 30,
+    } | options
     data = options.pop("data", None)
     return gb.train(machine or gb.rbm(9, 6), data or bars(), **options)
 
