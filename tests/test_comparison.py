@@ -158,6 +158,9 @@ def test_other_data_bring_their_own_settings() -> None:
     digits = comparison.preset("mnist-notebook", "digits", "folder")
     assert digits.data == {"source": "digits", "transform": "threshold", "data_dir": "folder"}
     assert digits.title.endswith("8×8 digits")
+    # A model's own changes go over its table, and leave the rest of it.
+    own = {m.name: m.settings.get("lr") for m in digits.models}
+    assert own["dbm"] == 0.1 and own["rbm"] is None and digits.models[-1].kind == "dbm"
     mnist, other = (comparison.preset("mnist-notebook", data) for data in (None, "table.csv"))
     assert digits.models[0].settings["updates"] < mnist.models[0].settings["updates"]
     assert digits.models[3].hidden == [200, 200]
@@ -238,7 +241,8 @@ def test_denoising_knows_what_it_measures() -> None:
     [
         (("title", "name"), "known are title, seed"),
         (("[models", "[machines"), "unknown part 'machines'"),
-        (("[figures]", "[on.digits]\nmodels = {}\n[figures]"), "part of [on.digits] 'models'"),
+        (("[figures]", "[on.digits]\nsizes = {}\n[figures]"), "part of [on.digits] 'sizes'"),
+        (("[figures]", "[on.digits]\nmodels = {x = {}}\n[figures]"), "model of [on.digits] 'x'"),
         (("[figures]", "[on]\ndigits = 3\n[figures]"), "it must be a table"),
         (('model = "hopfield"', 'model = "hopfeld"'), "no model 'hopfeld'; known are rbm"),
         (("lr = 0.01", "rate = 0.01"), "no training setting 'rate'"),

@@ -12,7 +12,7 @@ from gibbsian.arguments import number, whole
 from gibbsian.errors import GibbsianError
 
 _TOP = ("title", "seed", "data", "defaults", "models", "figures", "evaluation", "on")
-_ON = ("title", "defaults", "figures", "evaluation")
+_ON = ("title", "defaults", "models", "figures", "evaluation")
 _MODEL = ("label", "model", "hidden", "method")
 _DATA = (
     "source", "key", "labels", "classes", "limit", "transform", "validation", "test", "data_dir",
@@ -262,21 +262,30 @@ def _on(
     table: Mapping[str, Any], data: str | None, data_dir: str | None, where: str
 ) -> dict[str, Any]:
     """Put other data, and what is said of them, into a configuration."""
-    found, own = dict(table), dict(table.get("data", {}))
+    found, own, models = dict(table), dict(table.get("data", {})), table.get("models", {})
     for name, part in table.get("on", {}).items():
         if not isinstance(part, Mapping):
             raise GibbsianError(f"{where} gives {part!r} for the data {name}; it must be a table.")
         _check_names(part, _ON, where, f"part of [on.{name}]")
+        if isinstance(part.get("models"), Mapping):
+            _check_names(part["models"], list(models), where, f"model of [on.{name}]")
     if data is not None:
         own = {k: v for k, v in own.items() if k == "transform"} | {"source": data}
         part = table.get("on", {}).get(data, {"title": f"{table.get('title', '')}: {data}"})
         for name, value in part.items():
-            both = isinstance(value, Mapping)
-            found[name] = {**table.get(name, {}), **value} if both else value
+            if name == "models" and isinstance(value, Mapping):
+                value = {k: _joined(models[k], v) for k, v in value.items()}
+            found[name] = _joined(table.get(name, {}), value)
         _check_tables(found, where)
     if data_dir is not None:
         own["data_dir"] = data_dir
     return found | {"data": own}
+
+
+def _joined(below: Any, above: Any) -> Any:
+    """Return a table with another's entries over its own; anything else is replaced."""
+    both = isinstance(below, Mapping) and isinstance(above, Mapping)
+    return {**below, **above} if both else above
 
 
 def _check_names(table: Mapping[str, Any], known: Sequence[str], where: str, what: str) -> None:
