@@ -74,6 +74,20 @@ def test_a_small_contradiction_counts_where_both_are_sure_of_themselves():
     assert Partition(None, loose, {}, 5, ladder(loose.log_z - 0.3, error=0.01)).ladder_doubt is None
 
 
+def test_a_believed_interval_reaches_to_ais_where_that_lies_above():
+    """AIS bounds log Z from below, so an interval that ends below it is too sure of itself."""
+    firm = estimate(torch.linspace(-1, 1, 100, dtype=torch.float64), "forward", 9)
+    above = Partition(None, firm, {}, 5, ladder(firm.log_z - 0.15, error=0.02))
+    assert above.believed is not None and above.believed.name == "ladder"
+    assert above.believed.high == pytest.approx(firm.log_z)
+    assert "stretched to AIS" in above.words()[0]
+    # One that lies above AIS stays what it was.
+    below = Partition(None, firm, {}, 5, ladder(firm.log_z + 0.15, error=0.02))
+    assert below.believed is not None and below.ladder is not None
+    assert below.believed.high == below.ladder.high
+    assert "stretched" not in below.words()[0]
+
+
 def test_reverse_ais_from_the_top_far_below_speaks_against_the_ladder():
     low = {
         "ladder": estimate(NARROW + 3, "reverse", 9)

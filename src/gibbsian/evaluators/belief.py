@@ -71,11 +71,20 @@ class Partition:
         if self.exact is not None:
             return Belief("exact", self.exact, self.exact, self.exact)
         if self.ladder is not None and self.ladder_doubt is None:
-            return Belief("ladder", self.ladder.log_z, self.ladder.low, self.ladder.high)
+            return Belief("ladder", self.ladder.log_z, self.ladder.low, self._reach(self.ladder))
         if self.ais is None or not self.bounds_agree:
             return None
         ends = [self.ais, *self.reverse.values()]
         return Belief("ais", self.ais.log_z, min(e.low for e in ends), max(e.high for e in ends))
+
+    def _reach(self, ladder: Ladder) -> float:
+        """Return the upper end of a ladder's interval, no lower than AIS, which bounds log Z from below.
+
+        Chains that climb from the reference and have not yet mixed err downwards, too, and few round trips
+        make their errors too small.
+        """
+        firm = self.ais is not None and self.ais.ess >= LOWEST_ESS
+        return max(ladder.high, self.ais.log_z) if firm and self.ais else ladder.high
 
     @property
     def log_z(self) -> float:
@@ -162,7 +171,7 @@ class Partition:
         if self.exact is not None:
             return ["log Z is exact, by enumeration, so the bounds serve for comparison only."]
         if believed is not None and believed.name == "ladder":
-            return [_of_ladder(self.ladder), *self._beside()]
+            return [_of_ladder(self.ladder, believed), *self._beside()]
         doubt = self.ladder_doubt
         no_ladder = (
             [] if doubt is None else [f"Not converged: the ladder is doubted: {_lower(doubt)}"]
@@ -240,11 +249,12 @@ class Partition:
         return out | {f"reverse_ais_{k}": e.as_dict() for k, e in self.reverse.items()}
 
 
-def _of_ladder(ladder: Ladder | None) -> str:
+def _of_ladder(ladder: Ladder | None, believed: Belief) -> str:
     assert ladder is not None
+    reach = " (stretched to AIS, a lower bound)" if believed.high > ladder.high else ""
     return (
         f"Converged: believe the ladder, which gives log Z {ladder.log_z:.2f}, with a 95 % interval from "
-        f"{ladder.low:.2f} to {ladder.high:.2f}, since its {ladder.chains} chains made "
+        f"{believed.low:.2f} to {believed.high:.2f}{reach}, since its {ladder.chains} chains made "
         f"{ladder.round_trips:,} round trips and at least {float(ladder.acceptance.min()):.0%} of the swaps "
         "on each rung were accepted."
     )
