@@ -21,7 +21,7 @@ UPPER = {"data": estimate(NARROW, "reverse", 9)}
 def ladder(log_z=0.0, error=0.05, trips=500, acceptance=0.4) -> Ladder:
     half = 1.96 * error
     return Ladder(
-        log_z, error, log_z - half, log_z + half, (0.0, 1.0), torch.tensor([log_z]).double(),
+        log_z, error, log_z - half, log_z + half, 0.0, (0.0, 1.0), torch.tensor([log_z]).double(),
         torch.tensor([acceptance]), trips, 100, 50, (torch.zeros(100, 3), torch.zeros(100, 2)),
     )  # fmt: skip
 

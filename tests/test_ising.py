@@ -68,6 +68,19 @@ def test_log_z_of_a_ladder_is_the_closed_form(n, k):
     assert abs(found.log_z - log_z_of_torus(n, 1.02 * k)) > 4.5 * found.standard_error
 
 
+def test_an_interval_reaches_to_where_a_ladder_is_still_climbing():
+    """Chains begin at the bottom: without a burn-in log Z is too small, and the interval says so."""
+    machine, truth = torus(16, 0.5), log_z_of_torus(16, 0.5)
+    short, long = (
+        ladder_log_z(machine, _reference(machine), 60, None, n, generator=0, burn=b)
+        for n, b in ((80, 0), (600, 300))
+    )
+    assert short.drift > 0 and short.log_z < truth - 4.5 * short.standard_error
+    assert short.high - short.log_z > 1.5 * (short.log_z - short.low)
+    assert abs(long.drift) < short.drift / 4
+    assert long.low < truth < long.high
+
+
 def _check_all(n: int, k: float, chains: int, steps: int, temperatures: int, within: float) -> None:
     """Hold AIS, reverse AIS, the bridge and the energy against Kaufman's log Z and its derivative."""
     machine, truth = torus(n, k), log_z_of_torus(n, k)

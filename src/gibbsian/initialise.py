@@ -125,11 +125,11 @@ def _principal(machine: BoltzmannMachine, data: Float[Tensor, "rows n"]) -> None
     weight[:, : directions.shape[1]] += directions
     visible, hidden = machine.layers[0], machine.layers[1]
     fields = machine.joints[0].up(data.to(weight).mean(dim=0))
-    _take_back(hidden, fields)
-    _take_back(visible, machine.joints[0].down(unit.mean(hidden, fields)))
+    take_back(hidden, fields)
+    take_back(visible, machine.joints[0].down(unit.mean(hidden, fields)))
 
 
-def _take_back(units: Units, row: Tensor) -> None:
+def take_back(units: Units, row: Tensor) -> None:
     """Subtract a row from the learned linear parameters of a layer, family by family."""
     first = 0
     for leaf in unit.leaves(units):

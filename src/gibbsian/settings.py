@@ -69,6 +69,8 @@ class Settings:
     pretrain : int, optional
         Epochs of greedy pre-training of each two neighbouring layers of a deep machine, before all are
         trained together: see `gibbsian.pretraining`. None or 0 for none, which suits a centred gradient.
+    begin : str, optional
+        Folder of a finished run whose machine the lowest layers begin as: see `gibbsian.growing`.
     l1, l2 : float or table
         Penalties: see `gibbsian.regularizers.Penalty`. With `whiten` they pull at every tenth update,
         ten times as hard.
@@ -113,6 +115,7 @@ class Settings:
     whiten: float = 0.0
     average: float = 0.999
     pretrain: int | None = None
+    begin: str | None = None
     l1: float | Mapping[str, float] = 0.0
     l2: float | Mapping[str, float] = 0.0
     weights: str = "normal"
@@ -151,6 +154,13 @@ class Settings:
                 whole(getattr(self, name), name, error=TrainingError)
         if self.pretrain is not None:
             whole(self.pretrain, "pretrain", 0, TrainingError)
+        if self.begin is not None:
+            if not isinstance(self.begin, str) or not self.begin:
+                raise TrainingError(f"begin is the folder of a run, not {self.begin!r}.")
+            if self.pretrain:
+                raise TrainingError(
+                    "A machine begins as another one (begin) or by pre-training, not both."
+                )
         for name, (low, high) in _NUMBERS.items():
             value = number(getattr(self, name), name, TrainingError)
             if not low <= value < high:

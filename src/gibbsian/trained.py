@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from gibbsian import data as datasets
-from gibbsian import devices, estimators, models, pretraining, recipes, runs, settings
+from gibbsian import devices, estimators, growing, models, pretraining, recipes, runs, settings
 from gibbsian.callbacks import Callback, ProgressBar, TensorBoard
 from gibbsian.checkpoint import Checkpoint
 from gibbsian.data import Dataset, Transform
@@ -168,12 +168,16 @@ def train(
         hooks.append(TensorBoard(str(tensorboard)))
     if chosen.pretrain:
         pretraining.stack(machine)  # refuses what cannot be
+    smaller = None if resume or not chosen.begin else load(chosen.begin).machine
     trainer = Trainer(
         machine, dataset, method, chosen, None,
         None if isinstance(optimizer, str) else optimizer,
         None if isinstance(schedule, str) else schedule,
         hooks,
     )  # fmt: skip
+    if smaller is not None:
+        growing.grow(machine, smaller)
+        trainer.begin_at(machine)
     # Only now: a setting that does not fit must neither leave an empty run nor overwrite one.
     run = trainer.run = _open(out, config, resume, overwrite)
     try:

@@ -171,12 +171,14 @@ class Trainer:
         self.offsets = self._centring.allowed(self.offsets)
 
     def _first_chains(self, rows: Tensor) -> ChainState | None:
-        """Start chains; with the machine's own samples where it starts far from the reference."""
+        """Start chains; near the machine's own samples where it starts far from the reference."""
         method: Any = self.method
         asked, draw = getattr(method, "start", None), EQUILIBRIUM.get(self.settings.weights)
-        if asked != "reference" or draw is None:
+        if asked != "reference" or (draw is None and not self.settings.begin):
             return method.init(self._walker, rows, self.generator)
-        method.start = draw(self.machine, method.chains, rows, self.generator)
+        # A trained machine is close to its data.
+        drawn = draw and draw(self.machine, method.chains, rows, self.generator)
+        method.start = "data" if self.settings.begin else drawn
         try:
             return method.init(self._walker, rows, self.generator)
         finally:

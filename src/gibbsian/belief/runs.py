@@ -24,7 +24,7 @@ from gibbsian.belief.greedy import Tell, done, greedy, machines
 from gibbsian.belief.stage import Progress
 from gibbsian.belief.updown import UpDown
 from gibbsian.data import Dataset
-from gibbsian.errors import RunError
+from gibbsian.errors import RunError, TrainingError
 from gibbsian.estimators import PCD, Estimator
 from gibbsian.machine import BoltzmannMachine
 from gibbsian.runs import Run
@@ -120,6 +120,11 @@ def train(
     GibbsianError
         For anything that does not fit together.
     """
+    if options.get("begin"):
+        raise TrainingError(
+            "A deep belief network is a stack of its own machines and cannot begin as another run; leave "
+            "begin out."
+        )
     classes = classes_of(data) if labels else []
     visible = recipes.visible_units(data.layout) if visible is None else visible
     stack = machines(visible, hidden, classes)

@@ -34,7 +34,7 @@ _DIRECT = {
     "weights": _WORD, "seed": (int,), "device": _WORD, "threads": (int,), "log_every": (int,),
     "log_epochs": (int,), "checkpoint_every": (int,), "keep_last": (int,), "keep_every": (int,),
     "patience": (int,), "tolerance": _NUMBER, "precision": _WORD, "save_trajectory": _FLAG,
-    "trajectory_limit": (int,), "pretrain": (int,),
+    "trajectory_limit": (int,), "pretrain": (int,), "begin": _WORD,
 }  # fmt: skip
 _OTHER = {
     "data": _WORD, "model": _WORD, "hidden": (int, list), "method": _WORD, "optimizer_option": _PAIRS,

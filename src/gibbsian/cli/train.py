@@ -117,6 +117,9 @@ _Pretrain = Annotated[
     int | None,
     _option("Epochs of greedy pre-training of each layer of a deep machine.", _LEARNING, "0: none"),
 ]
+_Begin = Annotated[
+    str | None, _option("Run whose machine the lowest layers begin as.", _LEARNING, "none")
+]
 _Average = Annotated[float | None, _option("Decay of the Polyak average.", _LEARNING, "0.999")]
 _UpDownEpochs = Annotated[
     int | None, _option("dbn: passes of the up-down algorithm; 0 for none.", _LEARNING, "10", min=0)
@@ -214,7 +217,7 @@ def command(
     lr: _Lr = None, optimizer: _Optimizer = None, optimizer_option: _OptimizerOption = None,
     schedule: _Schedule = None, schedule_option: _ScheduleOption = None, l1: _L1 = None,
     l2: _L2 = None, center: _Center = None, whiten: _Whiten = None, average: _Average = None,
-    pretrain: _Pretrain = None,
+    pretrain: _Pretrain = None, begin: _Begin = None,
     updown_epochs: _UpDownEpochs = None, updown_lr: _UpDownLr = None,
     patience: _Patience = None, tolerance: _Tolerance = None, seed: _Seed = None,
     classes: _Classes = None, limit: _Limit = None, transform: _Transform = None,

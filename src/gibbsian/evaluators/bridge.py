@@ -51,7 +51,11 @@ class Ladder:
     log_z, standard_error : float
         The estimate in nats, and its error from a bootstrap over whole chains (or blocks of their draws).
     low, high : float
-        95 % interval. It holds the scatter between chains only: a mode that no level found is missing.
+        95 % interval: the outer ends of those by all draws and by their later half, which lie apart where
+        chains still climb the ladder. A mode that no level found is missing.
+    drift : float
+        log Z by the later half of the draws minus that by all of them. Chains begin at the bottom, and as
+        long as that shows they find log Z too small.
     betas : tuple of float
         The levels of a path; none for a trajectory.
     rungs : Tensor (levels − 1,)
@@ -72,6 +76,7 @@ class Ladder:
     standard_error: float
     low: float
     high: float
+    drift: float
     betas: tuple[float, ...]
     rungs: Float[Tensor, " rungs"]
     acceptance: Float[Tensor, " rungs"]
@@ -115,6 +120,7 @@ class Ladder:
             "standard_error",
             "low",
             "high",
+            "drift",
             "round_trips",
             "chains",
             "steps",
@@ -194,7 +200,7 @@ def ladder_log_z(
     generator : torch.Generator or int
         Source of randomness, or a seed; seed 0 unless given.
     burn : int, optional
-        Steps before anything is kept; a quarter of `steps` unless given.
+        Steps before anything is kept; half of `steps` unless given.
     progress : callable, optional
         Called with the fraction done, about a hundred times.
 
@@ -206,7 +212,7 @@ def ladder_log_z(
     base = reference.machines[0] if isinstance(reference, Trajectory) else reference
     check_ends(machine, base)
     chains, steps = whole(chains, "The number of chains"), whole(steps, "The number of steps", 2)
-    burn = steps // 4 if burn is None else whole(burn, "The number of steps of the burn-in", 0)
+    burn = steps // 2 if burn is None else whole(burn, "The number of steps of the burn-in", 0)
     generator = as_generator(generator, machine)
     sampler, start = _sampler(reference, levels), BaseRatePath(base, base)
     first = start.draw(chains, generator)[0].to(next(machine.parameters()))
@@ -223,12 +229,15 @@ def ladder_log_z(
             progress(i / steps)
 
     state, _ = run(sampler, machine, state, steps, generator, visit=visit)
-    rungs, error = _rungs(torch.stack(gains).double())
-    value = start.log_z0() + float(rungs.sum())
+    draws = torch.stack(gains).double()
+    (rungs, error), (late, late_error) = _rungs(draws), _rungs(draws[len(draws) // 2 :])
+    value, drift = start.log_z0() + float(rungs.sum()), float(late.sum() - rungs.sum())
+    low = value - max(_Z95 * error, _Z95 * late_error - drift)
+    high = value + max(_Z95 * error, _Z95 * late_error + drift)
     return Ladder(
-        value, error, value - _Z95 * error, value + _Z95 * error,
-        _betas(state), rungs, acceptance, int(state.extra["round_trips"].sum()) - before, chains, steps,
-        state.layers, _updates(reference, len(rungs) + 1),
+        value, error, low, high, drift, _betas(state), rungs, acceptance,
+        int(state.extra["round_trips"].sum()) - before, chains, steps, state.layers,
+        _updates(reference, len(rungs) + 1),
     )  # fmt: skip
 
 
