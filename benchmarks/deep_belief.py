@@ -44,6 +44,8 @@ def load(options: argparse.Namespace) -> Dataset:
 @contextmanager
 def within(minutes: float) -> Iterator[None]:
     """Interrupt what runs inside after so many minutes, as Ctrl-C would: it saves before it stops."""
+    # A shell's `command &` starts programs that ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
     signal.setitimer(signal.ITIMER_REAL, 60 * minutes)
     try:

@@ -40,7 +40,7 @@ def test_the_run_goes_on_after_a_kill_and_tells_its_bounds(tmp_path, monkeypatch
     monkeypatch.setattr(gb.data, "load", lambda *a, **more: load("digits"))
     options = deep.parser().parse_args(
         ["dbm", "--hidden", "6,4", "--minutes", "0.02", "--every", "5", "--ais-chains", "12",
-         "--temperatures", "40", "--ladder-steps", "20", "--out", str(tmp_path)]
+         "--temperatures", "40", "--ladder-steps", "20", "--first-minutes", "0", "--out", str(tmp_path)]
     )  # fmt: skip
     update, steps = Trainer._update, []
     # A clock that each update moves by 0.05 s: 24 of them fill the 0.02 minutes.

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from gibbsian import checkpoint, devices, monitor, optimizers, precision, schedules
+from gibbsian import averaging, checkpoint, devices, monitor, optimizers, precision, schedules
 from gibbsian.callbacks import Callback, EarlyStopping
 from gibbsian.centring import Centring
 from gibbsian.data import Dataset
@@ -38,8 +38,6 @@ from gibbsian.whitening import Whitening
 
 SchedulerFactory = schedules.SchedulerFactory
 
-# An average that remembers more updates than the first takes in one of the second.
-_LONG, _STRIDE = 50, 4
 # Updates between two pulls of a penalty in a whitened run.
 _PENALTY_STRIDE = 10
 
@@ -283,7 +281,7 @@ class Trainer:
         if self.step == 1:
             with optimizers.lean():
                 pack({"optimizer": self.optimizer.state_dict()})
-        self._average()
+        averaging.take_in(self._averages, self.step, self.settings.average)
 
     def _begin_anew(self, phases: Phases) -> None:
         """Let average, optimiser and offsets forget parameters that were given up."""
@@ -306,15 +304,6 @@ class Trainer:
         for i in range(1, len(self.offsets)):
             self.offsets[i] = torch.lerp(self.offsets[i], phases.mean(self.machine, i), rate)
         self.offsets = self._centring.allowed(self.offsets)
-
-    def _average(self) -> None:
-        # A young average forgets faster, or it would remember the start for long.
-        decay = min(self.settings.average, (1 + self.step) / (10 + self.step))
-        # One that remembers long need not look at every update.
-        stride = _STRIDE if decay > 1 - 1 / _LONG else 1
-        if self.step % stride == 0:
-            for average, p in self._averages:
-                average.lerp_(p, 1 - decay**stride)
 
     def _check(self) -> None:
         """Stop if a gradient was not finite."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gibbsian import optimizers, schedules
+from gibbsian import averaging, optimizers, schedules
 from gibbsian.arguments import number, whole
 from gibbsian.belief.classifier import Classifier
 from gibbsian.belief.stage import Progress, Stage
@@ -135,9 +135,7 @@ class FineTune(Stage):
                 for layer in self.model.hidden:
                     # Columns hold the weights into one unit each.
                     layer.connection.weight.renorm_(2, 1, self.settings.max_norm)
-            decay = min(self.settings.average, (1 + self.step) / (10 + self.step))
-            for average, p in self._pairs:
-                average.lerp_(p, 1 - decay)
+        averaging.take_in(self._pairs, self.step + 1, self.settings.average)
         self._loss = float(loss.detach())
 
     def measure(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Generator, Tensor
 
-from gibbsian import optimizers, schedules
+from gibbsian import averaging, optimizers, schedules
 from gibbsian.arguments import number, whole
 from gibbsian.belief import DeepBeliefNetwork
 from gibbsian.belief.directed import Directed
@@ -249,9 +249,7 @@ class UpDown(Stage):
         self._descend(found)
         self.scheduler.step()
         self._keeper.keep()
-        decay = min(self.settings.average, (1 + self.step) / (10 + self.step))
-        for average, p in self._pairs:
-            average.lerp_(p, 1 - decay)
+        averaging.take_in(self._pairs, self.step + 1, self.settings.average)
 
     def _descend(self, found: Gradients) -> None:
         """Take the step of SGD with momentum, as PyTorch's does, which would import its compiler first."""
