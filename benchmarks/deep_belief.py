@@ -33,6 +33,10 @@ from gibbsian.belief import runs as belief_runs
 from gibbsian.data import Dataset
 from gibbsian.evaluators import deep_belief
 
+# CD-1 at a large rate, not centred, with few hidden units on: on validation rows, such features told digits
+# apart far better than those of a likelier machine (PCD-1, centred: 3.4 % against 1.9 % after 10,000 updates).
+SPARSE: dict[str, Any] = {"center": False, "biases": {"1": -3.0}}
+
 REFERENCES = {"updown": 1.25, "finetune": 0.92, "features": 1.83}
 
 
@@ -87,8 +91,9 @@ def up_down(options: argparse.Namespace) -> None:
             )
             found = belief_runs.train(
                 data, options.hidden, visible=gb.Bernoulli(data.n_features), labels=True,
-                up_down=settings, out=folder, progress=False, tell=print, updates=options.updates,
-                lr=options.lr, seed=options.seed, threads=options.threads,
+                method=gb.CD(), up_down=settings, out=folder, progress=False, tell=print,
+                updates=options.updates, lr=options.lr, seed=options.seed, threads=options.threads,
+                **SPARSE,
             )  # fmt: skip
     assert data.test is not None
     x, labels = data.test.tensor(), torch.as_tensor(data.test.labels)
@@ -142,20 +147,24 @@ def features(options: argparse.Namespace) -> None:
         else:
             machine = gb.rbm(data.n_features, options.features)
             found = gb.train(
-                machine, data, out=folder, progress=False, updates=options.updates, lr=options.lr,
-                seed=options.seed, threads=options.threads,
+                machine, data, gb.CD(), out=folder, progress=False, updates=options.updates,
+                lr=options.lr, seed=options.seed, threads=options.threads, **SPARSE,
             )  # fmt: skip
     rows = {k: means(found.machine, p.tensor()).numpy() for k, p in _parts(data).items()}
     labels = {k: p.labels for k, p in _parts(data).items()}
-    begun = time.monotonic()
-    model = LogisticRegression(C=options.strength, max_iter=options.iterations)
-    model.fit(rows["train"], labels["train"])
-    share = {k: 100 * float((model.predict(rows[k]) != labels[k]).mean()) for k in rows}
+    begun, tried = time.monotonic(), {}
+    for strength in options.strengths:
+        model = LogisticRegression(C=strength, max_iter=options.iterations)
+        model.fit(rows["train"], labels["train"])
+        tried[strength] = {k: 100 * float((model.predict(rows[k]) != labels[k]).mean()) for k in rows}
+    best = min(tried, key=lambda c: tried[c]["validation"])
+    share = tried[best]
     write(options.out, "features", {
         "test_error": share["test"], "validation_error": share["validation"],
         "train_error": share["train"], "minutes": minutes_of(folder),
         "minutes_regression": (time.monotonic() - begun) / 60, "updates": found.step,
-        "hidden": options.features,
+        "hidden": options.features, "strength": best,
+        "validation_errors": {c: e["validation"] for c, e in tried.items()},
     })  # fmt: skip
 
 
@@ -193,14 +202,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--hidden", default="500,500,2000")
     parser.add_argument("--features", type=int, default=1024, help="hidden units of features")
     parser.add_argument("--updates", type=int, default=30_000, help="of each RBM")
-    parser.add_argument("--lr", type=float, default=0.05)
+    parser.add_argument("--lr", type=float, default=0.5, help="of each RBM")
     parser.add_argument("--epochs", type=int, default=100, help="of up-down or fine-tuning")
     parser.add_argument("--updown-lr", type=float, default=0.02)
     parser.add_argument("--tune-lr", type=float, default=0.0005)
     parser.add_argument("--dropout", type=float, default=0.5)
     parser.add_argument("--input-dropout", type=float, default=0.2)
     parser.add_argument("--max-norm", type=float, default=None)
-    parser.add_argument("--strength", type=float, default=1.0, help="C of logistic regression")
+    parser.add_argument("--strengths", type=float, nargs="+", default=[0.1, 0.3, 1.0, 3.0],
+                        help="C of logistic regression; validation rows choose")  # fmt: skip
     parser.add_argument("--iterations", type=int, default=500, help="of logistic regression")
     parser.add_argument("--steps", type=int, default=1000, help="Gibbs steps from noise")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
