@@ -156,7 +156,8 @@ def test_8_recognition_weights_by_the_delta_rule() -> None:
 
 def test_an_update_names_every_parameter(g) -> None:
     network = two_units(labels=True)
-    found = updown.gradients(network, bits(1, 0), torch.eye(2), 2, g)
+    found, kept = updown.gradients(network, bits(1, 0), torch.eye(2), 2, g)
+    assert kept is None
     assert set(found) == {k for k, _ in network.named_parameters()}
     assert all(found[k].shape == p.shape for k, p in network.named_parameters())
 
@@ -168,10 +169,32 @@ def test_depth_one_is_contrastive_divergence() -> None:
         p.data.normal_(0, 1, generator=Generator().manual_seed(1))
     network = belief.stack([machine])
     x = torch.randint(0, 2, (20, 5), generator=Generator().manual_seed(2)).float()
-    found = updown.gradients(network, x, torch.zeros(20, 0), 3, Generator().manual_seed(3))
+    found, _ = updown.gradients(network, x, torch.zeros(20, 0), 3, Generator().manual_seed(3))
     phases = gb.CD(steps=3).step(machine, x, None, Generator().manual_seed(3))
     for name, value in phases.gradient(machine, machine.learned()).items():
         torch.testing.assert_close(found[f"top.{name}"], value, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("share", [0.25, 1.0])
+def test_chains_that_are_kept_have_their_share_of_the_negative_phase(share: float) -> None:
+    network = fresh()
+    x, hot = torch.randint(0, 2, (20, 6)).float(), torch.eye(2).repeat(10, 1)
+    visible = network.top.layers[0].domain.noise(20, Generator().manual_seed(5))
+    kept = (visible, network.top.layers[1].domain.noise(20, Generator().manual_seed(6)))
+    found, moved = updown.gradients(
+        network, x, hot, 3, Generator().manual_seed(7), kept=kept, share=share
+    )
+    g = Generator().manual_seed(7)  # the same draws, one step after the other
+    awake = updown.wake(network, x, g)
+    state, before = updown.positive(network, awake[-1], hot, g)
+    chains = [updown.gibbs(network.top, s, 3, g) for s in (state, kept)]
+    assert all(torch.equal(a, b) for a, b in zip(moved, chains[1], strict=True))
+    near, far = (
+        updown.top_machine(network.top, before, updown.negative(network.top, s)) for s in chains
+    )
+    assert not torch.allclose(near["top.units.1.bias"], far["top.units.1.bias"])
+    for name, value in near.items():
+        torch.testing.assert_close(found[name], value.lerp(far[name], share))
 
 
 def stripes(rows: int = 400) -> gb.data.Dataset:
@@ -224,8 +247,11 @@ def test_it_learns_classes_and_what_they_look_like() -> None:
     assert stage.history[-1]["label_error"]["validation"] < 0.1
 
 
-def run_of(path, data, seconds: float | None = None, stop: int | None = None) -> UpDown:
-    stage = UpDown(fresh(), data, Settings(epochs=3, batch_size=50, momentum=0.5))
+def run_of(
+    path, data, seconds: float | None = None, stop: int | None = None, persistent: float = 0.0
+) -> UpDown:
+    settings = Settings(epochs=3, batch_size=50, momentum=0.5, persistent=persistent)
+    stage = UpDown(fresh(), data, settings)
     run = (
         runs.open_run(path)
         if (path / "config.toml").is_file()
@@ -249,12 +275,13 @@ def run_of(path, data, seconds: float | None = None, stop: int | None = None) ->
     return stage
 
 
-def test_a_resumed_stage_goes_on_bit_for_bit(tmp_path) -> None:
+@pytest.mark.parametrize("persistent", [0.0, 0.5])
+def test_a_resumed_stage_goes_on_bit_for_bit(tmp_path, persistent: float) -> None:
     data = stripes()
-    whole = run_of(tmp_path / "a", data)
+    whole = run_of(tmp_path / "a", data, persistent=persistent)
     assert whole.total > 15
-    run_of(tmp_path / "b", data, stop=10)
-    parts = run_of(tmp_path / "b", data)
+    run_of(tmp_path / "b", data, stop=10, persistent=persistent)
+    parts = run_of(tmp_path / "b", data, persistent=persistent)
     assert parts.finished
     for one, other in ((whole.network, parts.network), (whole.averaged, parts.averaged)):
         for p, q in zip(one.parameters(), other.parameters(), strict=True):
@@ -273,6 +300,7 @@ def test_a_budget_of_time_ends_a_stage_early(tmp_path) -> None:
 @pytest.mark.parametrize(("act", "words"), [
     (lambda: Settings(lr=0), "learning rate lr must be positive"),
     (lambda: Settings(momentum=1), "momentum lies in [0, 1)"),
+    (lambda: Settings(persistent=1.5), "persistent is a share"),
     (lambda: Settings(steps=0), "number of Gibbs steps"),
     (lambda: UpDown(fresh(), stripes(), Settings(epochs=0)), "number of epochs"),
     (lambda: UpDown(fresh(), stripes(), Settings(batch_size=0)), "batch size"),

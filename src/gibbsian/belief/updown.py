@@ -103,22 +103,30 @@ def _delta(
 
 def gradients(
     network: DeepBeliefNetwork, v: Float[Tensor, "batch n"], hot: Float[Tensor, "batch classes"],
-    steps: int, generator: Generator,
-) -> Gradients:  # fmt: skip
+    steps: int, generator: Generator, kept: State | None = None, share: float = 0.0,
+) -> tuple[Gradients, State | None]:  # fmt: skip
     """All eight steps: what an optimiser descends, by the names of the network's parameters.
 
-    A network of one hidden layer has the steps of its top machine alone, which are those of CD.
+    A network of one hidden layer has the steps of its top machine alone, which are those of CD. With chains
+    that are `kept` from update to update, they make step 3 as well and have this `share` in the statistics of
+    step 4; they are returned. What they find far from the data, chains from the data never see, and contrastive
+    divergence leaves it there: a chain from noise then ends in it.
     """
     awake = wake(network, v, generator)
     state, found = positive(network, awake[-1], hot, generator)
     state = gibbs(network.top, state, steps, generator)
     chain = negative(network.top, state)
+    if kept is not None:
+        kept = gibbs(network.top, kept, steps, generator)
+        far = negative(network.top, kept)
+        chain = {k: torch.lerp(t, far[k], share) for k, t in chain.items()}
     asleep = sleep(network, state[0][:, : network.pen], generator)
-    return (
+    descended = (
         generative(network, awake)
         | top_machine(network.top, found, chain)
         | recognition(network, asleep)
     )
+    return descended, kept
 
 
 @dataclass(frozen=True)
@@ -136,6 +144,10 @@ class Settings:
         0 for none.
     steps : int or sequence of int
         Gibbs steps of the top machine; several values share the run in equal parts, such as (3, 6, 10).
+    persistent : float
+        Share of chains that persist, as many as the batch has rows, in the statistics after the Gibbs steps.
+        They begin at noise, so that what a chain from noise falls into is trained away. 0 is the algorithm
+        as published.
     average : float
         Decay of the Polyak average of the parameters; 0 for none.
     schedule, schedule_options
@@ -151,6 +163,7 @@ class Settings:
     top_lr: float | None = None
     momentum: float = 0.0
     steps: int | Sequence[int] = (3, 6, 10)
+    persistent: float = 0.0
     average: float = 0.999
     schedule: str = "linear"
     schedule_options: Mapping[str, float] | None = None
@@ -172,6 +185,8 @@ class Settings:
         for name in ("momentum", "average"):
             if not 0 <= number(getattr(self, name), f"The setting {name}", TrainingError) < 1:
                 raise TrainingError(f"{name} lies in [0, 1), not at {getattr(self, name)!r}.")
+        if not 0 <= number(self.persistent, "The setting persistent", TrainingError) <= 1:
+            raise TrainingError(f"persistent is a share from 0 to 1, not {self.persistent!r}.")
         for n in self.chain:
             whole(n, "The number of Gibbs steps", error=TrainingError)
         whole(self.monitor_rows, "monitor_rows", error=TrainingError)
@@ -204,6 +219,8 @@ class UpDown(Stage):
     ----------
     averaged : DeepBeliefNetwork
         The Polyak average: what to sample and classify with.
+    chains : tuple of Tensor or None
+        States of the top machine that persist.
 
     Raises
     ------
@@ -237,6 +254,15 @@ class UpDown(Stage):
         self._limits = _limits(network)
         self._keeper = Keeper(network.top)
         self._monitored = _monitored(data, s)
+        self.chains = self._noise() if s.persistent else None
+
+    def _noise(self) -> State:
+        """Return states of the top machine that carry nothing of the data."""
+        units, like = self.network.top.layers[0], next(self.network.parameters())
+        visible = units.domain.noise(self.batch_size, self.generator).to(like)
+        state = [visible, visible]
+        draw(self.network.top, state, 1, self.generator)
+        return tuple(state)
 
     @torch.no_grad()
     def update(self, batch: Batch) -> None:
@@ -245,7 +271,9 @@ class UpDown(Stage):
         hot = labels_of(network, batch.labels, len(batch.x)).to(like)
         parts = self.settings.chain
         steps = parts[min(self.step * len(parts) // self.total, len(parts) - 1)]
-        found = gradients(network, batch.x.to(like), hot, steps, self.generator)
+        found, self.chains = gradients(
+            network, batch.x.to(like), hot, steps, self.generator, self.chains, self.settings.persistent
+        )
         self._descend(found)
         self.scheduler.step()
         self._keeper.keep()
@@ -289,6 +317,7 @@ class UpDown(Stage):
             "velocity": dict(self._velocity),
             "scheduler": self.scheduler.state_dict(),
             "keeper": self._keeper.vector,
+            "chains": self.chains,
         }
 
     def load_parts(self, state: dict[str, Any]) -> None:
@@ -302,6 +331,8 @@ class UpDown(Stage):
         ):
             group["lr"] = lr
         self._keeper.vector = state["keeper"]
+        if state.get("chains") is not None:
+            self.chains = tuple(t.to(like) for t in state["chains"])
 
 
 def _limits(network: DeepBeliefNetwork) -> list[tuple[Tensor, float, float]]:
