@@ -34,7 +34,7 @@ from gibbsian.data import Dataset
 from gibbsian.evaluators import deep_belief
 
 # CD-1 at a large rate, not centred, with few hidden units on. Such features tell digits apart far better than
-# those of a likelier machine: 1.9 % against 3.4 % by PCD-1, centred, after 10,000 updates, on validation rows.
+# those of a likelier machine: 1.9 % against 3.4 % by PCD-1, centred, after 10,000 updates, on validation.
 SPARSE: dict[str, Any] = {"center": False, "biases": {"1": -3.0}}
 
 REFERENCES = {"updown": 1.25, "finetune": 0.92, "features": 1.83}
