@@ -183,7 +183,8 @@ def test_the_size_that_is_called_for_decides_it(rows):
         found = [equivalence(chains, draw(n), torch.ones(6)).verdict for _ in range(40)]
         return found.count("equivalent") / 40
 
-    assert share(first.needed[1]) > 0.5 > 0.3 > share(first.needed[1] // 2)
+    # Nine in ten are meant; three standard errors of 40 trials are 0.14.
+    assert share(first.needed[1]) > 0.75 > 0.3 > share(first.needed[1] // 2)
 
 
 def test_both_groups_grow_where_both_are_scarce():

@@ -13,9 +13,9 @@ from gibbsian.errors import GibbsianError
 from gibbsian.evaluators.mixing import EQUIVALENCE, LOWEST_ESS
 
 _LEVEL = 0.05  # of all intervals together
-# Share of the margin that half an interval may take, so that chance alone, in the differences of a dozen
-# observables, leaves the others inside.
-_ROOM = 0.6
+# Chance that all intervals lie within the margin, where there is no difference, with as many chains or rows
+# as are called for.
+_DECIDES = 0.9
 _SURE = 0.0027  # of all "different" together: three standard errors for one observable
 
 
@@ -39,8 +39,8 @@ class Equivalence:
     sizes : tuple of int
         Chains or rows in either group.
     needed : tuple of int
-        How many there would have to be, roughly, for every interval to fit into the margin if there is no
-        difference, and if a single chain or row goes on to scatter as it does.
+        How many there would have to be, roughly, for every interval to lie within the margin nine times in
+        ten, if there is no difference and a single chain or row goes on to scatter as it does.
     """
 
     names: tuple[str, ...]
@@ -148,7 +148,7 @@ def equivalence(
     verdicts = _verdicts(known, low, high, chance, margin)
     middle, left, right = (tuple(x.tolist()) for x in (difference, low, high))
     sizes = (len(a), len(b))
-    needed = _needed(parts, sizes, (_ROOM * margin / times).square())
+    needed = _needed(parts, sizes, _room(margin, times))
     return Equivalence(names, middle, left, right, verdicts, margin, ess, sizes, needed)
 
 
@@ -164,6 +164,18 @@ def _verdicts(
         else "undecided"
         for ok, lo, hi, p in zip(*columns, strict=True)
     )  # fmt: skip
+
+
+def _room(margin: float, times: Float[Tensor, " q"]) -> Float[Tensor, " q"]:
+    """Return the squared error e² at which margins are wide enough: t e for the interval, z e for chance.
+
+    All q differences of standard error e lie within z e of 0 in 90 % of cases, and their intervals, which
+    reach t e further, within the margin where (t + z) e is.
+    """
+    from scipy.stats import norm
+
+    z = float(norm.ppf((1 + _DECIDES ** (1 / len(times))) / 2))
+    return (margin / (times + z)).square()
 
 
 def _needed(
