@@ -185,6 +185,21 @@ def test_every_shared_layer_takes_half_of_both_fields() -> None:
         torch.testing.assert_close(shape.layers[2].log_precision.exp(), sum(precision) / 2)
 
 
+def test_fixed_parameters_stay_at_their_values() -> None:
+    machine = gb.dbm(5, [4, gb.Gaussian(3), 2])
+    fixed = machine.layers[2].get_parameter("log_precision")
+    fixed.data.fill_(1.5)
+    fixed.requires_grad_(False)
+    rbms = pretraining.stack(machine)
+    for units in (rbms[1].layers[1], rbms[2].layers[0]):
+        precision = units.get_parameter("log_precision")
+        assert not precision.requires_grad
+        assert torch.equal(precision, fixed)
+        assert units.get_parameter("bias").requires_grad
+    pretraining.compose(machine, rbms)
+    torch.testing.assert_close(fixed.data, torch.full((3,), 1.5))
+
+
 def test_what_has_no_doubling_is_refused() -> None:
     for machine, words in (
         (gb.rbm(4, 3), "two or more hidden layers"),

@@ -64,7 +64,7 @@ def stack(machine: BoltzmannMachine) -> list[BoltzmannMachine]:
 
 
 def _like(units: Units) -> Units:
-    """Return new units of this kind, with the same parameters fixed."""
+    """Return new units of this kind, with the same parameters fixed at the same values."""
     made = families.from_spec(families.spec(units))
     return _fixed(made, units)
 
@@ -80,10 +80,14 @@ def _doubled(units: Units, which: str) -> Units:
     return _fixed(made, units)
 
 
+@torch.no_grad()
 def _fixed(made: Units, units: Units) -> Units:
-    learned = {k: p.requires_grad for k, p in units.named_parameters()}
+    """Fix the parameters of `made` that are fixed in `units`, at their values."""
+    named = dict(units.named_parameters())
     for name, p in made.named_parameters():
-        p.requires_grad_(learned[name])
+        p.requires_grad_(named[name].requires_grad)
+        if not p.requires_grad:
+            p.copy_(named[name])
     return made
 
 
