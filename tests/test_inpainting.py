@@ -11,7 +11,7 @@ from command_line import call, works
 
 import gibbsian as gb
 from gibbsian import inpainting
-from gibbsian.inpainting import band, default_counts, hidden_rows, looks, walk
+from gibbsian.inpainting import Walk, band, default_counts, hidden_rows, looks, walk
 
 
 def mirror() -> gb.BoltzmannMachine:
@@ -104,6 +104,18 @@ def test_chains_that_cannot_leave_do_not_forget() -> None:
     assert found.distance[-1] < 0.1 < found.others[-1]
     assert found.forgotten is None
     assert "still know where they began" in " ".join(found.words())
+
+
+def test_one_step_is_one_step_in_words() -> None:
+    for tau, said in (
+        (1.2, "about 1 step)"),
+        (1.6, "about 2 steps)"),
+        (2500.0, "about 2,500 steps)"),
+    ):
+        free = Walk((0, 1), (0.0, 0.3), (0.0, 0.1), (0.3, 0.3), 1, tau, torch.zeros(2, 3, 4))
+        words = " ".join(free.words())
+        assert said in words
+        assert "After 1 step a chain" in words
 
 
 def test_chains_without_couplings_forget_at_once() -> None:

@@ -219,7 +219,7 @@ class Walk:
             f"own image, after {_steps(last)} {own:.3f}; images that have nothing to do with it are "
             f"{other:.3f} away."
         ]
-        tau = f"the chains' autocorrelation time is about {self.autocorrelation_time:,.0f} steps"
+        tau = f"the chains' autocorrelation time is about {_steps(self.autocorrelation_time)}"
         if self.forgotten is None:
             said.append(
                 f"The chains still know where they began after {_steps(last)}: the machine mixes slowly "
@@ -239,8 +239,9 @@ class Walk:
         return said
 
 
-def _steps(count: int) -> str:
-    return "1 step" if count == 1 else f"{count:,} steps"
+def _steps(count: float) -> str:
+    text = f"{count:,.0f}"
+    return f"{text} step" if text == "1" else f"{text} steps"
 
 
 def looks(steps: int) -> list[int]:

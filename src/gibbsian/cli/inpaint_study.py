@@ -79,7 +79,9 @@ def command(
     runs = _open(paths, device)
     first = next(iter(runs.values()))
     for trained in runs.values():
-        opt.check_memory(trained.machine, sizes[0] * sizes[1], "--images or --repetitions")
+        held = len(opt.rows_of(trained.data, split, "--split"))
+        count = min(sizes[0], held) * sizes[1]
+        opt.check_memory(trained.machine, count, "--images or --repetitions")
     target = opt.output_folder(out or paths[0] / "inpaint-study")
     found: dict[str, list[Hidden]] = {}
     shown: Mapping[str, Repair] = {}
