@@ -97,6 +97,18 @@ def test_it_stops_early_and_keeps_the_best() -> None:
     assert float(found) == stage.best_error
 
 
+def test_what_is_kept_drops_nothing() -> None:
+    """As an `nn.Sequential` of its own, called without a word of evaluation."""
+    stage = FineTune(
+        classifier.classifier(network(), dropout=0.5, input_dropout=0.5), stripes(), Settings(epochs=1)
+    )  # fmt: skip
+    stage.fit()
+    x = torch.ones(20, 6)
+    for model in (stage.best, stage.averaged):
+        assert torch.equal(model(x), model.logits(x))
+    assert not torch.equal(stage.model(x), stage.model.logits(x))
+
+
 def tuned(path, stop: int | None = None) -> FineTune:
     model = classifier.classifier(network(), dropout=0.5, input_dropout=0.2)
     stage = FineTune(model, stripes(), Settings(epochs=4, batch_size=50, average=0.9))

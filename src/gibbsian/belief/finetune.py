@@ -113,7 +113,8 @@ class FineTune(Stage):
             s.optimizer, [{"params": list(model.parameters()), "lr": s.lr}], s.optimizer_options
         )
         self.scheduler = schedules.build(s.schedule, s.schedule_options, self.optimizer, self.total)
-        self.averaged, self.best = copy.deepcopy(model), copy.deepcopy(model)
+        # Both are for use, and drop nothing.
+        self.averaged, self.best = copy.deepcopy(model).eval(), copy.deepcopy(model).eval()
         self._pairs = list(zip(self.averaged.parameters(), model.parameters(), strict=True))
         self.best_error, self._waited = float("inf"), 0
         self._loss = 0.0
