@@ -298,8 +298,8 @@ def test_a_budget_of_time_ends_a_stage_early(tmp_path) -> None:
 
 
 @pytest.mark.parametrize(("act", "words"), [
-    (lambda: Settings(lr=0), "learning rate lr must be positive"),
-    (lambda: Settings(momentum=1), "momentum lies in [0, 1)"),
+    (lambda: Settings(lr=0), "learning rate lr of the up-down algorithm must be positive"),
+    (lambda: Settings(momentum=1), "momentum of the up-down algorithm lies in [0, 1)"),
     (lambda: Settings(persistent=1.5), "persistent is a share"),
     (lambda: Settings(steps=0), "number of Gibbs steps"),
     (lambda: UpDown(fresh(), stripes(), Settings(epochs=0)), "number of epochs"),

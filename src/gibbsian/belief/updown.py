@@ -180,11 +180,13 @@ class Settings:
         """
         for name in ("lr", "top_lr"):
             value = getattr(self, name)
-            if value is not None and number(value, f"The setting {name}", TrainingError) <= 0:
-                raise TrainingError(f"The learning rate {name} must be positive, not {value!r}.")
+            what = f"The learning rate {name} of the up-down algorithm"
+            if value is not None and number(value, what, TrainingError) <= 0:
+                raise TrainingError(f"{what} must be positive, not {value!r}.")
         for name in ("momentum", "average"):
-            if not 0 <= number(getattr(self, name), f"The setting {name}", TrainingError) < 1:
-                raise TrainingError(f"{name} lies in [0, 1), not at {getattr(self, name)!r}.")
+            what = f"The setting {name} of the up-down algorithm"
+            if not 0 <= number(getattr(self, name), what, TrainingError) < 1:
+                raise TrainingError(f"{what} lies in [0, 1), not at {getattr(self, name)!r}.")
         if not 0 <= number(self.persistent, "The setting persistent", TrainingError) <= 1:
             raise TrainingError(f"persistent is a share from 0 to 1, not {self.persistent!r}.")
         for n in self.chain:
