@@ -11,13 +11,13 @@ import torch
 from command_line import call, works
 
 import gibbsian as gb
-from gibbsian.belief import classifier, updown
+from gibbsian.belief import classifier, updown, with_labels
 from gibbsian.belief import runs as belief_runs
 from gibbsian.belief.beside import beside, classes_of
 from gibbsian.belief.greedy import machines
 from gibbsian.belief.updown import UpDown
 from gibbsian.cli import dbn
-from gibbsian.errors import DataError, RunError, TrainingError
+from gibbsian.errors import DataError, GibbsianError, RunError, TrainingError
 from gibbsian.training import Trainer
 
 QUICK: dict[str, Any] = {
@@ -64,6 +64,13 @@ def test_rows_carry_their_labels() -> None:
         assert torch.equal(batch.x[:, 0] > 0, batch.labels == 3)
 
 
+def test_classes_come_in_any_order() -> None:
+    joined = beside(stripes(), [8, 3])
+    hot = joined.train.tensor()[:, 6:]
+    assert joined.train.labels is not None
+    assert np.array_equal(np.array([8, 3])[hot.argmax(dim=1)], joined.train.labels)
+
+
 def test_depth_one_trains_as_the_rbm_does() -> None:
     data = stripes()
     found = belief_runs.train(
@@ -73,6 +80,31 @@ def test_depth_one_trains_as_the_rbm_does() -> None:
     assert found.stage == "layers"
     for p, q in zip(found.network.parameters(), plain.machine.parameters(), strict=True):
         assert torch.equal(p, q)
+
+
+def test_depth_one_with_labels_trains_as_the_rbm_of_rows_and_labels_does() -> None:
+    data = stripes()
+    found = belief_runs.train(data, [4], visible=gb.Bernoulli(6), labels=True, **QUICK)
+    rows = beside(data, [3, 8])
+    plain = gb.train(gb.rbm(with_labels(gb.Bernoulli(6), 2), 4), rows, **QUICK)
+    for p, q in zip(found.network.parameters(), plain.machine.parameters(), strict=True):
+        assert torch.equal(p, q)
+
+
+def test_one_hidden_layer_says_that_it_has_no_up_down_stage() -> None:
+    said: list[str] = []
+    belief_runs.train(stripes(), [4], visible=gb.Bernoulli(6), up_down=updown.Settings(),
+                      tell=said.append, **QUICK)  # fmt: skip
+    assert sum("no up-down stage" in s for s in said) == 1
+    said.clear()
+    belief_runs.train(stripes(), [4], visible=gb.Bernoulli(6), tell=said.append, **QUICK)
+    assert not any("up-down" in s for s in said)
+
+
+def test_a_run_without_labels_has_no_class_to_hold() -> None:
+    found = belief_runs.train(stripes(), [4, 3], visible=gb.Bernoulli(6), **QUICK)
+    with pytest.raises(GibbsianError, match="trained without labels, so there is no class"):
+        dbn.codes("seven", found)
 
 
 def test_layers_of_any_units() -> None:
@@ -166,6 +198,12 @@ def test_evaluate_prints_error_and_bound(run, capsys) -> None:
     assert "log Z of the top machine" in told
 
 
+def test_one_row_has_no_standard_error_in_json(run) -> None:
+    out = works("evaluate", run, "--temperatures", 5, "--chains", 4, "--rows", 1, "--ladder-steps", 0,
+                "--json", "-q").out  # fmt: skip
+    assert json.loads(out)["test"]["bound"]["standard_error"] is None
+
+
 def test_finetune_leaves_a_classifier(run) -> None:
     out = works(
         "finetune", run, "--epochs", 2, "--dropout", 0.1, "--transform", "scale", "--json"
@@ -184,7 +222,16 @@ def test_finetune_leaves_a_classifier(run) -> None:
 @pytest.mark.parametrize(("words", "said"), [
     (["sample", "RUN", "--class", "12"], "never saw; its classes are 0, 1"),
     (["sample", "RUN", "--class", "seven"], "takes a class of the run, not 'seven'"),
+    (["sample", "RUN", "--class=--7"], "takes a class of the run, not '--7'"),
+    (["sample", "RUN", "--class", "9" * 30], "takes a class of the run"),
+    (["sample", "RUN", "--class", "0,1,2", "-n", "2"], "2 samples cannot show 3 classes"),
     (["sample", "RUN", "--sampler", "tempering"], "block Gibbs in its top machine"),
+    (["sample", "RUN", "--device", "cuda"], "on the CPU"),
+    (["evaluate", "RUN", "--sampler", "tempering"], "no certificate for deep belief networks"),
+    (["evaluate", "RUN", "--mixing-steps", "100"], "no certificate for deep belief networks"),
+    (["evaluate", "RUN", "--held-out-margin", "0.2"], "no certificate for deep belief networks"),
+    (["evaluate", "RUN", "--checkpoint", "3"], "in its newest state"),
+    (["features", "RUN", "--device", "cuda"], "in its newest state"),
     (["sample", "RUN", "--out", "x.gif"], "ends in .npz or .png"),
     (["sample", "RUN/layers/1", "--class", "3"], "has no classes to hold"),
     (["finetune", "RUN/layers/1"], "holds no deep belief network"),
@@ -194,8 +241,12 @@ def test_finetune_leaves_a_classifier(run) -> None:
     (["train", "digits", "--model", "dbn", "--labels", "--classes", "4", "--out", "T"], "the label 4"),
     (["train", "bars-and-stripes", "--model", "dbn", "--labels", "--out", "T"], "has no labels"),
     (["train", "digits", "--updown-epochs", "3", "--out", "T"], "add --model dbn"),
+    (["train", "digits", "--model", "dbn", "--pretrain", "2", "--out", "T"], "leave pretrain out"),
+    (["train", "digits", "--model", "dbn", "--updown-lr", "-1", "--out", "T"], "of the up-down algorithm"),
     (["train", "digits", "--model", "dbn", "--hidden", "4,0", "--out", "T"], "numbers of hidden units"),
     (["finetune", "RUN", "--resume", "--overwrite"], "give one of them"),
+    (["finetune", "RUN", "--resume", "--epochs", "50"], "leave --epochs out"),
+    (["finetune", "RUN", "--resume", "--max-norm", "3"], "leave --max-norm out"),
     (["finetune", "RUN", "--overwrite", "--dropout", "1.5"], "probability of dropout"),
 ])  # fmt: skip
 def test_bad_input_is_one_sentence(words, said: str, run, tmp_path) -> None:

@@ -159,4 +159,6 @@ def test_command_at_the_second_layer_and_on_a_table(runs, tmp_path) -> None:
 def test_mistakes_get_a_sentence(runs, arguments, words, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     name, *rest = arguments
+    before = sorted(runs.rglob("*.png"))
     assert words in call("features", runs / name, *rest).sentence
+    assert sorted(runs.rglob("*.png")) == before  # nothing is drawn before all is known to fit

@@ -137,7 +137,8 @@ def _labelled(
         )
     # Labels of the source's rows that belong to other parts are not known here, nor ever read.
     places = np.zeros(part._rows.length, dtype=np.int64)
-    places[part.index] = np.searchsorted(known, part.labels)
+    order = np.argsort(known)
+    places[part.index] = order[np.searchsorted(known[order], part.labels)]
     other = copy.copy(part)
     other._rows, other.transform = LabelledRows(part._rows, places, len(classes)), transform
     return other

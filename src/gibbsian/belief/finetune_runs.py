@@ -94,6 +94,9 @@ def train(
     }
     stage = _stage(found, config, tell)  # refuses what does not fit before anything is written
     if overwrite:
+        if runs.is_run(folder):
+            with Run(folder, {}) as old:
+                old.lock()  # refuses a fine-tuning that is at work
         shutil.rmtree(folder, ignore_errors=True)
     return _fit(stage, runs.create(folder, config))
 

@@ -125,13 +125,20 @@ def train(
             "A deep belief network is a stack of its own machines and cannot begin as another run; leave "
             "begin out."
         )
+    if options.get("pretrain"):
+        raise TrainingError(
+            "The stack of a deep belief network is its greedy pre-training; leave pretrain out."
+        )
     classes = classes_of(data) if labels else []
     visible = recipes.visible_units(data.layout) if visible is None else visible
     stack = machines(visible, hidden, classes)
     if options.get("threads") is None:
         options["threads"] = torch.get_num_threads()
     plain = settings.from_dict(options).as_dict()
-    up_down = None if len(stack) == 1 else up_down
+    if len(stack) == 1 and up_down is not None:
+        up_down = None
+        if tell is not None:
+            tell("With one hidden layer the network is its top machine: there is no up-down stage.")
     config = {
         "kind": KIND,
         "network": {
@@ -210,7 +217,8 @@ def _stages(
     if not wanted:
         return Belief(network, dict(config), [], "layers", run, data)
     if tell is not None:
-        tell(f"Up-down: {wanted['epochs']} passes over the data.")
+        count = wanted["epochs"]
+        tell(f"Up-down: {count:,} {'pass' if count == 1 else 'passes'} over the data.")
     stage = UpDown(network, data, updown.Settings(**wanted), progress=_teller(tell))
     if run is None:
         stage.fit()

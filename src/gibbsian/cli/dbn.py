@@ -1,6 +1,8 @@
 """What train, sample and evaluate do with deep belief networks."""
 
 import json
+import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,14 +90,19 @@ def codes(text: str, found: "Belief") -> list[int]:
     Raises
     ------
     GibbsianError
-        If a part is neither.
+        If a part is neither, or the run has no classes.
     """
     names = found.config["network"].get("label_names", [])
+    if not found.network.classes:
+        raise GibbsianError(
+            "The run was trained without labels, so there is no class to hold; leave --class out, or train "
+            "one with --labels."
+        )
     out = []
     for part in (p.strip() for p in text.split(",")):
         if part in names:
             out.append(names.index(part))
-        elif part.lstrip("-").isdecimal():
+        elif re.fullmatch(r"-?[0-9]{1,18}", part):
             out.append(int(part))
         else:
             known = ", ".join(names) or ", ".join(map(str, found.network.classes))
@@ -122,6 +129,10 @@ def sample(
     network = found.network
     opt.check_memory(network.top, n, "-n")
     held = None if label is None else codes(label, found)
+    if held is not None and len(held) > n:
+        raise GibbsianError(
+            f"-n {n} samples cannot show {len(held)} classes; ask for {len(held)} samples or more."
+        )
     wanted = None if held is None else [held[i * len(held) // n] for i in range(n)]
     source = torch.Generator().manual_seed(seed)
     rows = None if start == "noise" else _start_rows(found, start, seed)
@@ -158,12 +169,31 @@ def _start_rows(found: "Belief", start: str, seed: int) -> "Tensor":
     return part.tensor(limit=10_000, generator=seed)
 
 
-def check_sampling(sampler: str, levels: int | None, checkpoint: str, precision: str) -> None:
+def check_sampling(
+    sampler: str, levels: int | None, checkpoint: str, precision: str, device: str
+) -> None:
     """Refuse options of `gibbsian sample` that a network's top machine does not take."""
-    if (sampler, levels, checkpoint, precision) != ("gibbs", None, "latest", "fp32"):
+    asked = (sampler, levels, checkpoint, precision, device)
+    if asked != ("gibbs", None, "latest", "fp32", "cpu"):
         raise GibbsianError(
-            "A deep belief network is sampled by block Gibbs in its top machine, from its newest state; "
-            "leave --sampler, --levels, --checkpoint and --precision out."
+            "A deep belief network is sampled on the CPU by block Gibbs in its top machine, from its newest "
+            "state; leave --sampler, --levels, --checkpoint, --precision and --device out."
+        )
+
+
+def check_evaluation(
+    sampler: str, mixing_steps: int | None, held_out_margin: bool, checkpoint: str, device: str
+) -> None:
+    """Refuse options of `gibbsian evaluate` that belong to the certificate of a single machine."""
+    if (sampler, mixing_steps, held_out_margin) != ("gibbs", None, False):
+        raise GibbsianError(
+            "There is no certificate for deep belief networks, whose chains are not compared; leave "
+            "--sampler, --mixing-steps and --held-out-margin out."
+        )
+    if (checkpoint, device) != ("latest", "cpu"):
+        raise GibbsianError(
+            "A deep belief network is evaluated on the CPU in its newest state; leave --checkpoint and "
+            "--device out."
         )
 
 
@@ -215,6 +245,10 @@ def _labels(data: "Dataset", name: str, rows: int) -> "Tensor | None":
     return None if labels is None else torch.from_numpy(labels[:rows])
 
 
+def _nats(value: float | None) -> str:
+    return "−∞ or unknown" if value is None or not math.isfinite(value) else f"{value:.2f}"
+
+
 def _show(out: Mapping[str, Any]) -> None:
     """Print what `evaluate` found, a line a part of the data."""
     typer.echo(f"log Z of the top machine: {out['log_z']:.2f} (by {out['log_z_by']})")
@@ -233,7 +267,7 @@ def _show(out: Mapping[str, Any]) -> None:
         if "bound" in found:
             b = found["bound"]
             words.append(
-                f"log-likelihood at least {b['mean']:.2f} nats per row (importance-weighted "
-                f"{b['importance']:.2f})"
+                f"log-likelihood at least {_nats(b['mean'])} nats per row (importance-weighted "
+                f"{_nats(b['importance'])})"
             )
         typer.echo(": ".join([words[0], "; ".join(words[1:])]))

@@ -55,6 +55,7 @@ HeldOutMargin = Annotated[
 ]  # fmt: skip
 Rows = Annotated[int, typer.Option(help="Most rows of each split.", min=1)]
 
+_MARGIN = 0.1
 _LINES = {
     "log-likelihood, exact": (("log_likelihood", "exact"), ".2f"),
     "log-likelihood, ladder": (("log_likelihood", "ladder"), ".2f"),
@@ -75,7 +76,7 @@ def command(
     mixing_steps: MixingSteps = None,
     ladder_steps: LadderSteps = None,
     sampler: Kernel = "gibbs",
-    held_out_margin: HeldOutMargin = 0.1,
+    held_out_margin: HeldOutMargin = _MARGIN,
     rows: Rows = 10_000,
     checkpoint: opt.CheckpointName = "latest",
     seed: opt.Seed = 0,
@@ -89,6 +90,7 @@ def command(
     from gibbsian.trained import load
 
     if is_belief(path):
+        dbn.check_evaluation(sampler, mixing_steps, held_out_margin != _MARGIN, checkpoint, device)
         with progress_bar(quiet) as progress:
             dbn.evaluate(path, chains, temperatures, ladder_steps, rows, seed, as_json, progress)
         return

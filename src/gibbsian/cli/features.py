@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from gibbsian.connections import Connection
-    from gibbsian.data import Dataset
+    from gibbsian.data import Dataset, Split
 
 NAME = "features"
 EXAMPLES = """Examples:
@@ -58,6 +58,7 @@ def command(
     if values is not None:
         opt.output_file(values, ".npy", option="--values")
     joints, states, data = _opened(path, checkpoint, device)
+    rows = None if values is None else opt.rows_of(data, split, "--split")
     number = hidden_layer(layer, len(joints))
     found = projection(joints, number).cpu()
     shape = data.image_shape
@@ -67,11 +68,9 @@ def command(
     typer.echo(
         f"Wrote {min(count, len(found))} of the {len(found)} features of layer {number} to {target}."
     )
-    if values is not None:
-        shape = _write_values(lambda x: states(x, number), data, split, seed, values)
-        typer.echo(
-            f"Wrote the mean states of layer {number}, {shape[0]} × {shape[1]}, to {values}."
-        )
+    if values is not None and rows is not None:
+        size = _write_values(lambda x: states(x, number), rows, seed, values)
+        typer.echo(f"Wrote the mean states of layer {number}, {size[0]} × {size[1]}, to {values}.")
 
 
 def _opened(path: Path, checkpoint: str, device: str) -> tuple[list["Connection"], Any, "Dataset"]:
@@ -84,8 +83,11 @@ def _opened(path: Path, checkpoint: str, device: str) -> tuple[list["Connection"
         trained = load(path, checkpoint, device)
         machine = trained.machine
         return machine.joints, lambda x, layer: transform(machine, x, layer), trained.data
-    if checkpoint != "latest":
-        raise GibbsianError(f"The run in {path} has stages; leave out --checkpoint.")
+    if (checkpoint, device) != ("latest", "cpu"):
+        raise GibbsianError(
+            f"The run in {path} is a deep belief network, seen on the CPU in its newest state; leave "
+            "--checkpoint and --device out."
+        )
     found = belief_runs.load(path)
     return found.network.joints, found.network.transform, found.data
 
@@ -98,7 +100,7 @@ def _pixels(shape: tuple[int, ...]) -> int:
 
 
 def _write_values(
-    states_of: Callable[["Tensor"], "Tensor"], data: "Dataset", split: str, seed: int, target: Path
+    states_of: Callable[["Tensor"], "Tensor"], rows: "Split", seed: int, target: Path
 ) -> tuple[int, ...]:
     """Write the mean states given every row of a split, in the split's order."""
     import numpy as np
@@ -106,7 +108,6 @@ def _write_values(
 
     from gibbsian import checkpoint
 
-    rows = opt.rows_of(data, split, "--split")
     found = [states_of(x).cpu() for x in rows.chunks(_ROWS, generator=seed)]
     states, buffer = torch.cat(found).numpy(), io.BytesIO()
     if not np.isfinite(states).all():

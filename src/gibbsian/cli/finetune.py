@@ -10,6 +10,7 @@ from gibbsian.cli import options as opt
 from gibbsian.errors import GibbsianError
 
 NAME = "finetune"
+_RESUMING = ("path", "resume", "overwrite", "as_json", "quiet")
 EXAMPLES = """Examples:
 
 gibbsian finetune runs/mnist-dbn --epochs 30
@@ -20,6 +21,7 @@ gibbsian finetune runs/mnist-dbn --resume"""
 
 
 def command(
+    ctx: typer.Context,
     path: opt.RunPath,
     epochs: Annotated[int, typer.Option(help="Passes over the data.", min=1)] = 30,
     batch_size: Annotated[int, typer.Option(help="Rows an update.", min=1)] = 100,
@@ -58,8 +60,7 @@ def command(
 
     tell = None if quiet or as_json else typer.echo
     if resume:
-        if overwrite:
-            raise GibbsianError("--resume goes on and --overwrite begins anew; give one of them.")
+        _check_resuming(ctx, overwrite)
         found = finetune_runs.resume(path, tell=tell)
     else:
         settings = finetune.Settings(
@@ -71,6 +72,19 @@ def command(
             overwrite=overwrite, tell=tell,
         )  # fmt: skip
     _show(found.errors, found.file, as_json)
+
+
+def _check_resuming(ctx: typer.Context, overwrite: bool) -> None:
+    """Refuse settings beside --resume, which would have no effect."""
+    if overwrite:
+        raise GibbsianError("--resume goes on and --overwrite begins anew; give one of them.")
+    for name in ctx.params:
+        source = ctx.get_parameter_source(name)
+        if name not in _RESUMING and source is not None and source.name == "COMMANDLINE":
+            raise GibbsianError(
+                "--resume goes on with a fine-tuning exactly as it was begun; leave "
+                f"--{name.replace('_', '-')} out, or begin anew with --overwrite."
+            )
 
 
 def _show(errors: dict[str, float], file: Path, as_json: bool) -> None:

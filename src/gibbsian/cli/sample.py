@@ -90,7 +90,7 @@ def command(
 
     _check(sampler, levels, start, steps, precision, out)
     if is_belief(path):
-        dbn.check_sampling(sampler, levels, checkpoint, precision)
+        dbn.check_sampling(sampler, levels, checkpoint, precision, device)
         dbn.sample(path, n, steps, start, label, means, seed, out)
         return
     if label is not None:

@@ -1,5 +1,6 @@
 """What a deep belief network is worth: a bound on the likelihood, and the share of rows misclassified."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,9 +48,12 @@ class Bound:
     log_z: float
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON, without the rows."""
+        """Return plain values for JSON, without the rows; None where a number is not finite."""
         names = ("mean", "standard_error", "importance", "samples", "log_z")
-        return {k: getattr(self, k) for k in names} | {"rows": len(self.rows)}
+        found = {k: getattr(self, k) for k in names}
+        return {k: v if math.isfinite(v) else None for k, v in found.items()} | {
+            "rows": len(self.rows)
+        }
 
 
 def top_partition(
