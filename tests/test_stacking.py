@@ -78,6 +78,7 @@ def test_the_fingerprint_knows_rows_and_machines() -> None:
     assert len(found) == len(cases)
     one, two = (stacking.through(data, stacking.Up(_machine(64, 9))).fingerprint for _ in range(2))
     assert one == two
+    assert one != stacking.through(data, stacking.Up(_machine(64, 9), sampled=False)).fingerprint
 
 
 def test_what_cannot_be_is_refused() -> None:

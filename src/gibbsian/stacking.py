@@ -77,8 +77,9 @@ class Up(Lift):
         return hidden.sample(f, generator) if self.sampled else unit.mean(hidden, f)
 
     def parameters(self) -> Mapping[str, Tensor]:
-        """Return the machine's parameters."""
-        return dict(self.machine.state_dict())
+        """Return the machine's parameters, and a mark if the rows are its means."""
+        found = dict(self.machine.state_dict())
+        return found if self.sampled else found | {"means": torch.ones(1)}
 
 
 class Doubled(Lift):
