@@ -208,6 +208,18 @@ def test_a_network_comes_back_from_its_description() -> None:
     assert other.sizes == (4, 3, 2, 3)
 
 
+def test_a_description_tells_what_is_fixed_and_how_precise() -> None:
+    network = small().double()
+    network.up_layers[0].units.get_parameter("bias").requires_grad_(False)
+    other = belief.from_spec(network.spec())
+    learned = [[k for k, p in n.named_parameters() if p.requires_grad] for n in (network, other)]
+    assert learned[0] == learned[1]
+    assert "recognition.0.units.bias" not in learned[1]
+    assert {p.dtype for p in other.parameters()} == {torch.float64}
+    with pytest.raises(GibbsianError, match="no parameter 'lost'"):
+        belief.from_spec(network.spec() | {"fixed": ["lost"]})
+
+
 def test_a_stack_copies_its_lower_machines() -> None:
     a, b = gb.rbm(3, 2), gb.rbm(2, 2)
     network = belief.stack([a, b])

@@ -280,7 +280,10 @@ class DeepBeliefNetwork(nn.Module):
         return torch.tensor(self.classes, device=found.device)[found]
 
     def spec(self) -> dict[str, Any]:
-        """Return plain values from which `from_spec` rebuilds the network, all but its parameters."""
+        """Return plain values from which `from_spec` rebuilds the network, all but its parameters.
+
+        ``fixed`` names those that are not learned; its dtype is that of the top machine.
+        """
         return {
             "layers": [
                 {"lower": families.spec(g.units), "upper": families.spec(r.units)}
@@ -288,6 +291,7 @@ class DeepBeliefNetwork(nn.Module):
             ],
             "top": self.top.spec(),
             "classes": list(self.classes),
+            "fixed": [k for k, p in self.named_parameters() if not p.requires_grad],
         }
 
 
@@ -345,7 +349,7 @@ def from_spec(spec: Mapping[str, Any]) -> DeepBeliefNetwork:
     Raises
     ------
     GibbsianError
-        If the description lacks a part.
+        If the description lacks a part, or names a parameter that there is not.
     """
     missing = sorted({"layers", "top", "classes"} - set(spec))
     if missing:
@@ -355,7 +359,14 @@ def from_spec(spec: Mapping[str, Any]) -> DeepBeliefNetwork:
         low, high = families.from_spec(entry["lower"]), families.from_spec(entry["upper"])
         down.append(Directed(low, Dense(low.size, high.size), upwards=False))
         up.append(Directed(high, Dense(low.size, high.size), upwards=True))
-    return DeepBeliefNetwork(down, up, models.from_spec(spec["top"]), spec["classes"])
+    top = models.from_spec(spec["top"])
+    network = DeepBeliefNetwork(down, up, top, spec["classes"]).to(next(top.parameters()).dtype)
+    named = dict(network.named_parameters())
+    for name in spec.get("fixed", ()):
+        if name not in named:
+            raise GibbsianError(f"The network has no parameter {name!r} to hold fixed.")
+        named[name].requires_grad_(False)
+    return network
 
 
 __all__ = ["DeepBeliefNetwork", "Generated", "from_spec", "stack", "with_labels"]
