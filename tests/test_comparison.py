@@ -10,9 +10,9 @@ from command_line import call, works
 
 import gibbsian as gb
 from gibbsian import comparison, meanfield, repair
-from gibbsian.comparison import comparing
+from gibbsian.comparison import comparing, page
 from gibbsian.comparison.denoising import denoise, posterior, reconstruct
-from gibbsian.comparison.figures import Pictures
+from gibbsian.comparison.figures import Pictures, held_out
 from gibbsian.comparison.training import Cost
 
 TABLE = """
@@ -142,6 +142,66 @@ def test_a_killed_model_goes_on_and_ends_the_same(made, tmp_path, monkeypatch) -
         assert all(torch.equal(ours[k], theirs[k]) for k in ours)
 
 
+def test_an_overwritten_comparison_leaves_no_run_of_the_old_one(tmp_path, monkeypatch) -> None:
+    """Killed in its first training and resumed, the new one has no model of the old one in it."""
+    monkeypatch.setattr(Pictures, "all", lambda _: [])
+    monkeypatch.setattr(comparing, "evaluate", lambda run, **_: gb.evaluate(run, **LITTLE))
+    out, old = tmp_path / "out", TABLE.replace("updates = 40", "updates = 4")
+    comparison.compare(plan(old.replace("[models.rbm]", "[models.other]")), out)
+
+    def killed(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(comparing, "fit", killed)
+        with pytest.raises(MemoryError):
+            comparison.compare(plan(old.replace("seed = 1", "seed = 2")), out, overwrite=True)
+    assert not any((out / name).exists() for name in ("hopfield", "rbm", "deep", "other"))
+    found = comparison.compare(None, out, resume=True)
+    assert [f.trained.config["training"]["seed"] for f in found.fitted] == [2, 2, 2]
+
+
+def believed(value: float, is_bound: bool = False) -> dict:
+    return {
+        "is_bound": is_bound,
+        "believed": {"value": value, "low": value - 0.1, "high": value + 0.1, "name": "ladder"},
+    }
+
+
+def test_the_headline_knows_that_a_bound_may_be_exceeded() -> None:
+    rbm = {"label": "RBM", "likelihood": believed(-16.0)}
+    deep = {"label": "DBM", "likelihood": believed(-17.0, is_bound=True)}
+    found = page._headline([rbm, deep], 2)
+    assert "RBM is likeliest of all: −16.00" in found
+    assert "DBM, known by a lower bound alone, may be likelier" in found
+    assert "lower bound" not in page._headline([rbm, deep | {"likelihood": believed(-17.0)}], 2)
+    # A bound that is the largest is likeliest in any case.
+    best = page._headline([rbm, deep | {"likelihood": believed(-15.0, is_bound=True)}], 2)
+    assert "DBM is likeliest of all: at least −15.00" in best and "may be" not in best
+
+
+def test_pictures_of_fewer_rows_than_columns(made: comparison.Comparison, tmp_path) -> None:
+    """Three rows are damaged where four stand beside each other: the picture has three."""
+    few = plan(TABLE.replace("denoising_rows = 20", "denoising_rows = 3"))
+    denoised = {}
+    for f in made.fitted:
+        rows = held_out(f, 3, few.seed)[1]
+        denoised[f.model.name] = denoise(f.trained.machine, rows, 0.15, 2)
+    drawn = Pictures(few, made.fitted, denoised, tmp_path)
+    assert len(drawn.denoising().images) == 2
+    drawn._data = {k: v[:2] for k, v in drawn._data.items()}
+    assert len(drawn.fantasies().images) == 2
+
+
+def test_the_page_calls_a_squared_error_by_its_name(made: comparison.Comparison) -> None:
+    rows = [dict(r) for r in made.rows]
+    assert "wrong before" in page.render(made.plan, rows, [])
+    damaged = {"squared": 1.25, "squared_se": 0.1, "wrong": None, "wrong_se": None}
+    rows[0]["denoising"] = rows[0]["denoising"] | {"damaged": damaged}
+    real = page.render(made.plan, rows, [])
+    assert "1.2500 squared error before" in real and "wrong before" not in real
+
+
 def test_presets_are_plans_and_scale() -> None:
     for name in comparison.presets():
         found = comparison.preset(name)
@@ -252,6 +312,20 @@ def test_denoising_knows_what_it_measures() -> None:
         (("temperatures = 20", "temperatures = 0"), "temperatures must be a whole number"),
         (("source =", "file ="), "setting of the data 'file'"),
         (('source = "bars-and-stripes:n=3,rows=200"', ""), "names no data"),
+        (
+            ('rows=200"', 'rows=200"\ntransform = 3'),
+            "transform = 3 in [data]; it must be a text or a list",
+        ),
+        (
+            ('rows=200"', 'rows=200"\ntransform = ["scale", 3]'),
+            "it must be a text or a list of texts",
+        ),
+        (('rows=200"', 'rows=200"\nlimit = "many"'), "it must be a whole number"),
+        (('rows=200"', 'rows=200"\nvalidation = [0.1]'), "a share, a number of rows, or a file"),
+        (('rows=200"', 'rows=200"\ntest = true'), "a share, a number of rows, or a file"),
+        (('rows=200"', 'rows=200"\nimage_shape = 3'), "a list of whole numbers"),
+        (('label = "DBM"', 'label = "RBM"'), "names another row of the pictures"),
+        (('label = "DBM"', 'label = "Noisy"'), "names another row of the pictures"),
         (("hidden = 4", 'hidden = "four"'), "must be a whole number"),
         (("[4, 3]", "[]"), "at least one"),
         (("[models.rbm]", '[models."a/b"]'), "cannot be a folder's name"),
@@ -289,6 +363,7 @@ def test_command(made: comparison.Comparison, tmp_path, monkeypatch) -> None:
     assert "gibbsian compare --resume" in works("compare", "--help").out
     assert "not both" in call("compare", file, "--preset", "mnist-notebook").sentence
     assert "cannot be read" in call("compare", tmp_path / "none.toml").sentence
+    assert "is a folder, and a comparison is read" in call("compare", folder).sentence
     assert "must be positive" in call("compare", file, "--scale", "0").sentence
     file.write_text("title = ")
     assert "no valid TOML" in call("compare", file).sentence

@@ -3,8 +3,9 @@
 import hashlib
 import json
 import re
+import shutil
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from gibbsian.comparison.figures import Pictures, held_out
 from gibbsian.comparison.plan import Plan, read
 from gibbsian.comparison.table import finite
 from gibbsian.comparison.training import Fitted, fit, machines
-from gibbsian.errors import RunError
+from gibbsian.errors import GibbsianError, RunError
 from gibbsian.machine import BoltzmannMachine
 
 _CONFIG, _TABLE, _PAGE, _EVALUATION = (
@@ -94,12 +95,14 @@ def compare(
     out, tell = Path(out), tell or (lambda _: None)
     plan = _begin(plan, out, resume, overwrite)
     built = machines(plan)
+    if overwrite:
+        _clear(plan, out)
     _publish(out / _CONFIG, tomli_w.dumps(runs.plain_config(plan.as_dict())))
     fitted = []
     for m in plan.models:
         tell(f"Training {m.label} …")
         machine, data = built[m.name]
-        fitted.append(fit(m, machine, data, out, overwrite=overwrite, progress=bars))
+        fitted.append(fit(m, machine, data, out, progress=bars))
     rows, denoised = [], {}
     for f in fitted:
         tell(f"Evaluating {f.model.label} …")
@@ -138,6 +141,23 @@ def _begin(plan: Plan | None, out: Path, resume: bool, overwrite: bool) -> Plan:
     if not there and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RunError(f"{out} is not empty and is no comparison; choose another folder.")
     return plan
+
+
+def _clear(plan: Plan, out: Path) -> None:
+    """Remove the runs of the comparison that is overwritten.
+
+    All of them go at once, so that none is taken for a new one if the new comparison is killed and resumed.
+    """
+    names = {m.name for m in plan.models}
+    with suppress(
+        GibbsianError
+    ):  # the runs of a plan that is damaged stay, and nothing looks at them
+        names |= {m.name for m in read(out / _CONFIG).models}
+    for folder in (out / name for name in sorted(names)):
+        if runs.is_run(folder):
+            with runs.Run(folder, {}) as run:
+                run.lock()  # refuses one that is being trained
+            shutil.rmtree(folder)
 
 
 def _publish(path: Path, text: str) -> None:

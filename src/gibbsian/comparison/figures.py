@@ -94,6 +94,8 @@ class Pictures:
             "gibbs": "Plain block Gibbs.",
         }
         images = []
+        # Where there are too few rows to stand above all samples, none does.
+        above = self._data if len(self._data[_DATA]) == self._columns else {}
         for way, kernel in ways.items():
 
             def particles(f: Fitted, kernel: Callable[[], samplers.Sampler] = kernel) -> Tensor:
@@ -102,12 +104,14 @@ class Pictures:
                 ).samples  # fmt: skip
 
             path, alt, _ = self._save(
-                self._of_each(particles), f"fantasies_{way}", f"fantasy particles, {way} chains"
-            )
+                above | self._of_each(particles), f"fantasies_{way}",
+                f"fantasy particles, {way} chains",
+            )  # fmt: skip
             images.append((path, alt, words[way]))
         return Section(
             "Fantasy particles",
-            f"Each model's own samples: chains started at noise, after {steps:,} steps. States, not means.",
+            f"Each model's own samples: chains started at noise, after {steps:,} steps. States, not means."
+            + (" Rows of the data are above them; no sample belongs to one." if above else ""),
             images,
         )
 
@@ -120,15 +124,19 @@ class Pictures:
             f"{self.plan.figures.denoising_steps} Gibbs steps. What the model as a distribution has to say.",
         }
         first = self.fitted[0]
-        damaged = self._shown(first, self.denoised[first.model.name].damaged[:n])
+        shown = self.denoised[first.model.name]
+        rows = {
+            _DATA: self._shown(first, shown.original[:n]),
+            "Noisy": self._shown(first, shown.damaged[:n]),
+        }
         images = []
-        for way in self.denoised[first.model.name].restored:
+        for way in shown.restored:
 
             def restored(f: Fitted, way: str = way) -> Tensor:
                 found = self.denoised[f.model.name].restored
                 return found.get(way, found["mean-field"])[:n]
 
-            stacks = self._data | {"Noisy": damaged} | self._of_each(restored)
+            stacks = rows | self._of_each(restored)
             path, alt, _ = self._save(stacks, f"denoising_{way}", f"denoising by {way}")
             images.append((path, alt, words[way]))
         return Section(

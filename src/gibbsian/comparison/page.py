@@ -18,13 +18,17 @@ def render(plan: Plan, rows: Rows, sections: Sequence[Section]) -> str:
     held = rows[0]["held_out"]
     count = rows[0]["denoising"]["rows"]
     damaged = rows[0]["denoising"]["damaged"]
-    share = damaged["squared"] if damaged["wrong"] is None else damaged["wrong"]
+    before = (
+        f"{damaged['squared']:.4f} squared error"
+        if damaged["wrong"] is None
+        else f"{damaged['wrong']:.2%} wrong"
+    )
     table = Section(
         "Side by side",
         f"Log-likelihoods are mean nats per {held} row, of the columns as the models see them; under "
         "several hidden layers, a variational lower bound (≥). AIS overestimates on average and reverse AIS "
         "underestimates, on condition that its chains start at equilibrium. Denoising: "
-        f"{count:,} {held} rows with {plan.figures.flip:.0%} of their entries flipped, {share:.2%} wrong "
+        f"{count:,} {held} rows with {plan.figures.flip:.0%} of their entries damaged, {before} "
         "before; errors are given or taken by one standard error over rows. Peak memory is that of the "
         "whole process while the model was trained, with Python, PyTorch and the data in it. "
         f"{settings(plan)}",
@@ -46,7 +50,10 @@ def verdict(rows: Rows) -> Verdict:
 
 
 def _headline(known: Rows, count: int) -> str:
-    """Name the likeliest model, and those that its interval does not tell from it."""
+    """Name the likeliest model, those that its interval does not tell from it, and those that may exceed it.
+
+    A model that is known by a lower bound alone may be likelier than its number says.
+    """
     if not known:
         return "No model's likelihood is known: none of the estimates converged."
     order = sorted(known, key=lambda r: -r["likelihood"]["believed"]["value"])
@@ -57,7 +64,13 @@ def _headline(known: Rows, count: int) -> str:
     among = "of all" if len(known) == count else f"of the {len(known)} whose likelihood is known"
     apart = ", which the intervals of log Z do not tell apart" if len(best) > 1 else ""
     verb = "is" if len(best) == 1 else "are"
-    return f"{names} {verb} likeliest {among}: {values} nats per held-out row{apart}."
+    bounded = [r["label"] for r in order if r not in best and r["likelihood"].get("is_bound")]
+    open_end = (
+        f"; {' and '.join(bounded)}, known by a lower bound alone, may be likelier than that says"
+        if bounded
+        else ""
+    )
+    return f"{names} {verb} likeliest {among}: {values} nats per held-out row{apart}{open_end}."
 
 
 def _findings(row: Mapping[str, Any]) -> list[Finding]:

@@ -14,10 +14,20 @@ from gibbsian.errors import GibbsianError
 _TOP = ("title", "seed", "data", "defaults", "models", "figures", "evaluation", "on")
 _ON = ("title", "defaults", "models", "figures", "evaluation")
 _MODEL = ("label", "model", "hidden", "method")
-_DATA = (
-    "source", "key", "labels", "classes", "limit", "transform", "validation", "test", "data_dir",
-    "image_shape",
-)  # fmt: skip
+# Of each setting of the data: the types of a single value, those in a list, and both in words.
+_DATA: dict[str, tuple[tuple[type, ...], tuple[type, ...], str]] = {
+    "source": ((str,), (), "a text"),
+    "key": ((str,), (), "a text"),
+    "labels": ((str,), (), "a text"),
+    "classes": ((int, str), (int, str), "a label or a list of labels"),
+    "limit": ((int,), (), "a whole number"),
+    "transform": ((str,), (str,), "a text or a list of texts"),
+    "validation": ((int, float, str), (), "a share, a number of rows, or a file"),
+    "test": ((int, float, str), (), "a share, a number of rows, or a file"),
+    "data_dir": ((str,), (), "a text"),
+    "image_shape": ((), (int,), "a list of whole numbers"),
+}
+_ROWS = ("Data", "Noisy")  # of the pictures, beside those of the models
 # The least that a smaller comparison shrinks each of these to.
 _EVALUATION = {
     "chains": 2, "temperatures": 1, "mixing_steps": 16, "ladder_steps": 0, "drift_steps": 2, "rows": 1,
@@ -191,6 +201,11 @@ def read(path: str | Path, data: str | None = None, data_dir: str | None = None)
     GibbsianError
         If it cannot be read, or something in it is unknown or impossible.
     """
+    if Path(path).is_dir():
+        raise GibbsianError(
+            f"{path} is a folder, and a comparison is read from a TOML file; to go on with one that is kept "
+            f"in it, give --resume --out {path}."
+        )
     try:
         text = Path(path).read_text("utf-8")
     except OSError as error:
@@ -233,9 +248,7 @@ def parse(
     if not models:
         raise GibbsianError(f"{where} names no models; give each a table such as [models.rbm].")
     rows = dict(table["data"])
-    _check_names(rows, _DATA, where, "setting of the data")
-    if not isinstance(rows.get("source"), str):
-        raise GibbsianError(f'{where} names no data; give source = "digits" in its table [data].')
+    _check_data(rows, where)
     drawn = dict(table.get("figures", {}))
     _check_names(drawn, [f.name for f in fields(Figures)], where, "setting of the figures")
     judged = dict(table.get("evaluation", {}))
@@ -245,6 +258,7 @@ def parse(
     seed, title = whole(table.get("seed", 0), "The seed of a comparison", 0), table.get("title")
     defaults = table.get("defaults", {})
     found = tuple(_model(name, t, defaults, seed, where) for name, t in models.items())
+    _check_labels(found, where)
     title = str(title or f"{len(found)} Boltzmann machines compared")
     return Plan(title, seed, rows, found, Figures(**drawn), judged)
 
@@ -256,6 +270,32 @@ def _check_tables(table: Mapping[str, Any], where: str) -> None:
             raise GibbsianError(
                 f"{where} gives {name} = {table[name]!r}; it must be a table [{name}]."
             )
+
+
+def _check_data(rows: Mapping[str, Any], where: str) -> None:
+    _check_names(rows, list(_DATA), where, "setting of the data")
+    if "source" not in rows:
+        raise GibbsianError(f'{where} names no data; give source = "digits" in its table [data].')
+    for name, value in rows.items():
+        single, listed, words = _DATA[name]
+        several = isinstance(value, list | tuple)
+        kinds, parts = (listed, value) if several else (single, [value])
+        if not all(isinstance(v, kinds) and not isinstance(v, bool) for v in parts) or (
+            several and not listed
+        ):
+            raise GibbsianError(f"{where} gives {name} = {value!r} in [data]; it must be {words}.")
+
+
+def _check_labels(models: Sequence[Model], where: str) -> None:
+    """Refuse labels that would take each other's place in the pictures."""
+    seen = set(_ROWS)
+    for m in models:
+        if m.label in seen:
+            raise GibbsianError(
+                f"{where} labels the model {m.name} {m.label!r}, which names another row of the pictures; "
+                "give each model a label of its own."
+            )
+        seen.add(m.label)
 
 
 def _on(

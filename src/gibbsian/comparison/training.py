@@ -84,8 +84,7 @@ def machines(plan: Plan) -> dict[str, tuple[BoltzmannMachine, Dataset]]:
 
 
 def fit(
-    model: Model, machine: BoltzmannMachine, data: Dataset, out: Path, *,
-    overwrite: bool = False, progress: bool = False,
+    model: Model, machine: BoltzmannMachine, data: Dataset, out: Path, *, progress: bool = False
 ) -> Fitted:  # fmt: skip
     """Train a model, or go on with its run; one that is complete is left as it is.
 
@@ -95,10 +94,9 @@ def fit(
         If the run that is there was made with other settings.
     """
     folder, cost = out / model.name, Cost()
-    going_on = not overwrite and (folder / _CONFIG).exists()
     found = train(
-        machine, data, estimators.from_spec(model.method), out=folder, resume=going_on,
-        overwrite=overwrite, progress=progress, callbacks=[cost], **model.settings,
+        machine, data, estimators.from_spec(model.method), out=folder,
+        resume=(folder / _CONFIG).exists(), progress=progress, callbacks=[cost], **model.settings,
     )  # fmt: skip
     return Fitted(model, found, data, cost.seconds, cost.peak_mb or None)
 
