@@ -93,11 +93,12 @@ def test_deep_machines_and_mixed_layers_of_gaussian_units():
         testing.check_sampler(sampler, machine, chains=3000, steps=30)
 
 
-def test_moves_without_adjustment_are_biased_and_small_ones_little():
+@pytest.mark.parametrize("hidden", ["summed", "sampled"])
+def test_moves_without_adjustment_are_biased_and_small_ones_little(hidden):
     machine = pair("gaussian", "bernoulli")
     with pytest.raises(AssertionError):
-        testing.check_distribution(Langevin(1.0, False), machine, chains=8000, steps=30)
-    small = Langevin(0.02, False, moves=20)
+        testing.check_distribution(Langevin(1.0, False, hidden), machine, chains=8000, steps=30)
+    small = Langevin(0.02, False, hidden, moves=20)
     testing.check_distribution(small, machine, chains=2000, steps=20)
 
 
@@ -115,10 +116,12 @@ class NoReturn(Langevin):
         return torch.where(taken[:, None], new, v), taken.to(v.dtype)
 
 
-def test_a_wrong_rule_would_be_seen():
+@pytest.mark.parametrize("hidden", ["summed", "sampled"])
+def test_a_wrong_rule_would_be_seen(hidden):
     machine = pair("gaussian", "bernoulli")
     with pytest.raises(AssertionError):
-        testing.check_distribution(NoReturn(0.6), machine, chains=8000, steps=30)
+        sampler = NoReturn(0.6, True, hidden, moves=2)
+        testing.check_distribution(sampler, machine, chains=8000, steps=30)
 
 
 @pytest.mark.parametrize("hidden", ["summed", "sampled"])
