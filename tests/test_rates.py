@@ -153,7 +153,7 @@ def test_held_units_stay_held():
 def test_as_the_sampler_of_pcd_and_of_sample(generator):
     machine = pair("bernoulli", "bernoulli").float()
     rows = _rows(machine)
-    samples = gb.sample(machine, 5, 10, sampler=RatesFPCD(rows, 0.01))
+    samples = gb.sample(machine, 5, 10, sampler=RatesFPCD(rows.tolist(), 0.01))
     assert samples.samples.shape == (5, 3)
     method = gb.PCD(chains=4, sampler=RatesFPCD(rows, 0.01))
     chains = method.init(machine, rows, generator)
@@ -171,5 +171,7 @@ def test_impossible_settings():
     ):
         with pytest.raises(GibbsianError, match=says):
             RatesFPCD(rows, **settings)
+    with pytest.raises(GibbsianError, match=r"takes rows of data .*, not 'digits'\.$"):
+        RatesFPCD("digits")
     with pytest.raises(DataError, match="from 0 to 1"):
         gb.sample(gb.rbm(3, 2), 2, 1, sampler=RatesFPCD(7 * rows))

@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 from gibbsian.arguments import number
 from gibbsian.errors import GibbsianError
 from gibbsian.machine import BoltzmannMachine, Clamp, Clamps, State
-from gibbsian.samplers.base import ChainState, Info, Sampler
+from gibbsian.samplers.base import ChainState, Info, Sampler, as_rows
 from gibbsian.samplers.gibbs import Gibbs
 from gibbsian.units import base as unit
 
@@ -48,7 +48,7 @@ class RatesFPCD(Sampler):
     Raises
     ------
     GibbsianError
-        If the rate or the decay is impossible.
+        If the rate or the decay is impossible, or the data are no rows of values.
 
     References
     ----------
@@ -72,7 +72,8 @@ class RatesFPCD(Sampler):
             )
         if not 0 <= number(decay, "The decay of fast weights") < 1:
             raise GibbsianError(f"The decay of fast weights lies in [0, 1), not {decay!r}.")
-        self.data, self.rate, self.decay = data, float(rate), float(decay)
+        self.data = as_rows(data, "Rates-FPCD takes rows of data that drive its chains")
+        self.rate, self.decay = float(rate), float(decay)
         self.shared = shared
 
     @torch.no_grad()
