@@ -121,7 +121,10 @@ digits --method ptt --refresh 0.1 --levels 3            | leave --refresh and --
 digits --method cd --witnesses 3                        | use --method jarzynski
 digits --method pcd --acceptance 0.3                    | use --method ptt
 digits --method fpcd --sampler tempering                | use --method pcd
-digits --sampler langevin                               | gibbs or tempering
+digits --sampler langevin                               | Gaussian units throughout
+digits --sampler temper                                 | langevin, rates, not 'temper'
+digits --sampler trajectory                             | --method ptt trains along one
+digits --sampler driven --levels 4                      | --levels counts
 digits --levels 4                                       | add --sampler tempering
 digits --sampler tempering --levels 1                   | at least 2
 digits --sampler tempering --chains 900000000           | at 2 levels of tempering

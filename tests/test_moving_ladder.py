@@ -1,4 +1,4 @@
-"""Tempering within PCD: a ladder that follows the machine, and runs with it."""
+"""Samplers within PCD by name: ladders and statistics that follow the machine, and runs with them."""
 
 import numpy as np
 import pytest
@@ -9,8 +9,11 @@ from torch import Generator
 import gibbsian as gb
 from gibbsian import runs, testing
 from gibbsian.errors import GibbsianError, TrainingError
-from gibbsian.estimators import PCD, from_spec, moving_ladder
+from gibbsian.estimators import PCD, from_spec, renewed
 from gibbsian.estimators.moving_ladder import MovingLadder
+from gibbsian.estimators.named import LADDERS, NAMES
+from gibbsian.estimators.renewed import MovingRates
+from gibbsian.samplers import RatesFPCD, TemperedTransitions
 
 
 def _rows(n: int = 60) -> torch.Tensor:
@@ -20,8 +23,8 @@ def _rows(n: int = 60) -> torch.Tensor:
 class Stale(MovingLadder):
     """Puts the old levels' states on the new levels in the wrong order, and the bottom's on top."""
 
-    def _placed(self, machine, state, generator, clamps):
-        made = super()._placed(machine, state, generator, clamps)
+    def renewed(self, machine, state, generator, clamps):
+        made = super().renewed(machine, state, generator, clamps)
         chains = len(made.layers[0])
         bottom = tuple(made.extra[f"lower_{i}"][:chains] for i in range(len(made.layers)))
         return type(made)(bottom, made.extra)
@@ -29,8 +32,8 @@ class Stale(MovingLadder):
 
 @pytest.mark.parametrize("kind", [MovingLadder, Stale])
 def test_new_levels_keep_the_law(kind, monkeypatch):
-    monkeypatch.setattr(moving_ladder, "_FIRST", 2)
-    monkeypatch.setattr(moving_ladder, "_SHARE", 0.0)
+    monkeypatch.setattr(renewed, "_FIRST", 2)
+    monkeypatch.setattr(renewed, "_SHARE", 0.0)
     machine = testing.perturbed(gb.rbm(6, 4), 1.5, seed=1)
     sampler = kind(_rows(), 4)
     if kind is Stale:
@@ -38,6 +41,43 @@ def test_new_levels_keep_the_law(kind, monkeypatch):
             testing.check_sampler(sampler, machine, chains=3000, steps=3)
     else:
         testing.check_sampler(sampler, machine, chains=2000, steps=10)
+
+
+class Accepts(TemperedTransitions):
+    """Takes every proposal."""
+
+    def _accepted(self, log_weight, generator):
+        return torch.ones_like(log_weight, dtype=torch.bool)
+
+
+@pytest.mark.parametrize("make", [TemperedTransitions, Accepts])
+def test_transitions_on_new_levels_keep_the_law(make, monkeypatch):
+    monkeypatch.setattr(renewed, "_FIRST", 2)
+    monkeypatch.setattr(renewed, "_SHARE", 0.0)
+    machine = testing.perturbed(gb.rbm(6, 4), 1.5, seed=1)
+    sampler = MovingLadder(_rows(), 2 if make is Accepts else None, make)
+    if make is Accepts:
+        with pytest.raises(AssertionError):
+            testing.check_distribution(sampler, machine, chains=3000, steps=10)
+    else:
+        testing.check_sampler(sampler, machine, chains=2000, steps=10)
+
+
+def test_statistics_of_the_data_follow_the_machine(monkeypatch):
+    """Those of a hidden unit are its mean under the machine as it is now; fast weights are kept."""
+    monkeypatch.setattr(renewed, "_FIRST", 3)
+    machine, generator = gb.rbm(6, 4), Generator().manual_seed(0)
+    sampler = MovingRates(RatesFPCD(_rows()))
+    state = sampler.init(machine, _rows(20), generator)
+    with torch.no_grad():
+        machine.layers[1].bias.fill_(2.0)
+    seen = []
+    for _ in range(4):
+        state, _ = sampler.step(machine, state, generator)
+        seen.append(float(state.extra["rates.layer.1"].mean()))
+    truth = float(torch.sigmoid(machine.joints[0].up(_rows()) + 2).mean())
+    assert abs(seen[2] - 0.5) < 0.1 and seen[3] == pytest.approx(truth, abs=1e-5)
+    assert bool((state.extra["fast.joint.0"] != 0).any())
 
 
 def test_levels_follow_the_machine():
@@ -49,10 +89,10 @@ def test_levels_follow_the_machine():
     with torch.no_grad():
         machine.joints[0].weight.normal_(0, 4.0, generator=generator)
     seen = []
-    for _ in range(moving_ladder._FIRST + 2):
+    for _ in range(renewed._FIRST + 2):
         state, info = sampler.step(machine, state, generator)
         seen.append(len(state.extra["betas"]))
-    assert seen[: moving_ladder._FIRST] == [2] * moving_ladder._FIRST and seen[-1] > 3
+    assert seen[: renewed._FIRST] == [2] * renewed._FIRST and seen[-1] > 3
     assert info.diagnostics["acceptance"].shape == (seen[-1] - 1,)
     assert 0.1 < float(info.diagnostics["acceptance"].mean()) < 0.9
 
@@ -62,6 +102,45 @@ def test_it_comes_back_from_its_configuration():
     assert from_spec(method.config).config == method.config
     assert method.config["sampler"] == "tempering" and method.config["levels"] == 3
     assert PCD(sampler="gibbs").config == PCD().config
+    for name in NAMES[1:]:
+        assert from_spec(PCD(sampler=name).config).config["sampler"] == name
+
+
+def _reached(name: str | None, seed: int) -> float:
+    """Train on two far clusters, of 80 and 20 %, and return the exact log-likelihood."""
+    generator = Generator().manual_seed(seed)
+    first = (torch.arange(400)[:, None] < 320).float()
+    flips = (torch.rand(400, 6, generator=generator) < 0.05).float()
+    rows = (first - flips).abs()
+    method = PCD(chains=50, sampler=name, levels=4 if name in LADDERS else None)
+    data = gb.data.load(rows.numpy(), validation=0, test=0)
+    machine = gb.train(
+        gb.rbm(6, 4), data, method, updates=200, lr=0.5, seed=seed, progress=False
+    ).machine
+    from gibbsian.evaluators import exact
+
+    return float(-machine.free_energy(rows).mean()) - exact.log_z(machine)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_trains_by_its_name(name):
+    """Gibbs reaches −1.86 nats, and independent units have −3.29."""
+    if name == "langevin":
+        with pytest.raises(GibbsianError, match="Gaussian units throughout"):
+            _reached(name, 0)
+        return
+    assert _reached(name, 0) > -2.5
+
+
+def test_langevin_moves_train_gaussian_units():
+    generator = Generator().manual_seed(0)
+    rows = 2.0 + 0.5 * torch.randn(500, 3, generator=generator)
+    machine = gb.gaussian_rbm(3, 2)
+    data = gb.data.load(rows.numpy(), validation=0, test=0, transform="identity")
+    gb.train(machine, data, PCD(sampler="langevin"), updates=200, lr=0.02, progress=False)
+    drawn = gb.sample(machine, 2000, 50, generator=1).samples
+    assert float((drawn.mean(0) - rows.mean(0)).abs().max()) < 0.15
+    assert float((drawn.std(0) / rows.std(0) - 1).abs().max()) < 0.25
 
 
 @pytest.mark.parametrize(("settings", "message"), [
@@ -69,6 +148,10 @@ def test_it_comes_back_from_its_configuration():
     ({"sampler": "tempering", "levels": 1}, "at least 2"),
     ({"sampler": gb.Gibbs(), "levels": 3}, "tempering"),
     ({"sampler": "tempering", "levels": 10**9, "chains": 10**6}, "at 1000000000 levels"),
+    ({"sampler": "driven", "levels": 3}, "of tempering and transitions"),
+    ({"sampler": "transitions", "levels": 1}, "at least 2"),
+    ({"sampler": "trajectory"}, "the method ptt"),
+    ({"sampler": "rates", "chains": 10**9}, "fast weights of 1,000,000,000 chains"),
 ])  # fmt: skip
 def test_impossible_settings_are_refused(settings, message):
     with pytest.raises(TrainingError, match=message):
@@ -77,6 +160,9 @@ def test_impossible_settings_are_refused(settings, message):
 
 OPTIONS = {
     "pcd": "--chains 7 --steps 2 --refresh 0.1 --sampler tempering --levels 3",
+    "pcd transitions": "--chains 7 --sampler transitions --levels 4",
+    "pcd driven": "--chains 7 --sampler driven",
+    "pcd rates": "--chains 7 --steps 2 --sampler rates",
     "jarzynski": "--chains 7 --steps 2 --witnesses 5",
     "ptt": "--chains 7 --steps 2 --reservoir 4 --acceptance 0.4",
 }
@@ -84,17 +170,17 @@ OPTIONS = {
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_options_of_a_method_reach_its_run_which_resumes_exactly(name, tmp_path, monkeypatch):
-    monkeypatch.setattr(moving_ladder, "_FIRST", 10)
+    monkeypatch.setattr(renewed, "_FIRST", 10)
     np.save(tmp_path / "rows.npy", _rows().numpy().astype("uint8"))
     found = call(
-        "train", tmp_path / "rows.npy", "--hidden", 4, "--method", name, *OPTIONS[name].split(),
+        "train", tmp_path / "rows.npy", "--hidden", 4, "--method", name.split()[0], *OPTIONS[name].split(),
         "--updates", 24, "--checkpoint-every", 12, "--out", tmp_path / "run",
     )  # fmt: skip
     assert found.code == 0, found.err
     words = OPTIONS[name].split()
     asked = {k[2:].replace("-", "_"): v for k, v in zip(words[::2], words[1::2], strict=True)}
     method = runs.open_run(tmp_path / "run").config["method"]
-    assert {k: str(method[k]) for k in asked} == asked and method["kind"] == name
+    assert {k: str(method[k]) for k in asked} == asked and method["kind"] == name.split()[0]
     whole = runs.open_run(tmp_path / "run").checkpoint().tree
     found = call("train", "--resume", "--out", tmp_path / "run", "--checkpoint", 12)
     assert found.code == 0, found.err
@@ -116,6 +202,6 @@ def test_more_levels_than_memory_holds_are_refused(monkeypatch):
     sampler = MovingLadder(_rows())
     state = sampler.init(machine, _rows(20), generator)
     monkeypatch.setattr(chains, "free_memory", lambda like: 100)
-    monkeypatch.setattr(moving_ladder, "_FIRST", 0)
+    monkeypatch.setattr(renewed, "_FIRST", 0)
     with pytest.raises(GibbsianError, match="20 chains at 2 levels of tempering"):
         sampler.step(machine, state, generator)

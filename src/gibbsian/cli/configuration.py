@@ -24,6 +24,8 @@ _TAKES = {
     "jarzynski": ("steps", "chains", "witnesses"),
     "ptt": ("steps", "chains", "reservoir", "acceptance"),
 }
+# Those of `gibbsian.estimators.named`, which needs PyTorch.
+_SAMPLERS = ("gibbs", "tempering", "transitions", "driven", "langevin", "rates")
 _LOAD = {
     "classes": (str, int, list), "limit": (int,), "transform": (str, list), "key": _WORD,
     "labels": (str, bool), "validation": (str, int, float), "test": (str, int, float), "data_dir": _WORD,
@@ -104,13 +106,15 @@ def _check_method(kind: str, options: Mapping[str, Any]) -> None:
         others = [m for m, taken in _TAKES.items() if set(options) <= set(taken)]
         instead = f" or use --method {' or '.join(others)}" if others else ""
         raise GibbsianError(f"The method {kind} does not take {flags}; leave {flags} out{instead}.")
-    if options.get("sampler", "gibbs") not in ("gibbs", "tempering"):
+    if options.get("sampler", "gibbs") not in _SAMPLERS:
+        more = "; --method ptt trains along one" if options["sampler"] == "trajectory" else ""
         raise GibbsianError(
-            f"--sampler of train takes gibbs or tempering, not {options['sampler']!r}."
+            f"--sampler of train takes {', '.join(_SAMPLERS)}, not {options['sampler']!r}{more}."
         )
-    if "levels" in options and options.get("sampler") != "tempering":
+    if "levels" in options and options.get("sampler") not in ("tempering", "transitions"):
         raise GibbsianError(
-            "--levels counts the levels of tempering; leave --levels out or add --sampler tempering."
+            "--levels counts the levels of tempering or transitions; leave --levels out or add --sampler "
+            "tempering."
         )
 
 

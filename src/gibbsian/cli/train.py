@@ -71,9 +71,12 @@ _Reservoir = Annotated[
 _Acceptance = Annotated[
     float | None, _option("PTT: acceptance at which it makes a checkpoint.", _MACHINE, "0.3")
 ]
-_Sampler = Annotated[str | None, _option("PCD: gibbs or tempering.", _MACHINE, "gibbs")]
+_Sampler = Annotated[
+    str | None,
+    _option("PCD: gibbs, tempering, transitions, driven, langevin or rates.", _MACHINE, "gibbs"),
+]
 _Levels = Annotated[
-    int | None, _option("Tempering: levels.", _MACHINE, "what acceptance 0.3 needs")
+    int | None, _option("Tempering and transitions: levels.", _MACHINE, "as many as needed")
 ]
 _Weights = Annotated[str | None, _option("normal, glorot, pca or low-rank.", _MACHINE, "normal")]
 _VisibleBias = Annotated[
@@ -125,7 +128,7 @@ _UpDownEpochs = Annotated[
     int | None, _option("dbn: passes of the up-down algorithm; 0 for none.", _LEARNING, "10", min=0)
 ]
 _UpDownLr = Annotated[
-    float | None, _option("dbn: learning rate of the up-down algorithm.", _LEARNING, "0.02")
+    float | None, _option("dbn: learning rate of the up-down algorithm.", _LEARNING, "0.05")
 ]
 _Patience = Annotated[
     int | None,

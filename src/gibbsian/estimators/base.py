@@ -16,8 +16,6 @@ from gibbsian.moments import Moments, Terms, shares, signed
 from gibbsian.samplers import ChainState, Gibbs, Sampler
 from gibbsian.units import base as unit
 
-# Samplers that PCD knows by name; others are objects.
-SAMPLERS = ("gibbs", "tempering")
 # Clamped Gibbs sweeps of the positive phase of a machine with more than one hidden layer.
 _POSITIVE_SWEEPS = 10
 
@@ -225,6 +223,7 @@ def from_spec(spec: Mapping[str, Any]) -> Estimator:
     from gibbsian.estimators.cd import CD
     from gibbsian.estimators.fpcd import FPCD
     from gibbsian.estimators.jarzynski import Jarzynski
+    from gibbsian.estimators.named import NAMES
     from gibbsian.estimators.pcd import PCD
     from gibbsian.estimators.ptt import PTT
 
@@ -233,7 +232,7 @@ def from_spec(spec: Mapping[str, Any]) -> Estimator:
     kind = str(settings.pop("kind", "")).lower()
     if kind not in known:
         raise GibbsianError(f"There is no method {kind!r}; known are {', '.join(known)}.")
-    if isinstance(settings.get("sampler"), str) and settings["sampler"] not in SAMPLERS:
+    if isinstance(settings.get("sampler"), str) and settings["sampler"] not in NAMES:
         raise TrainingError(
             f"This method's sampler was the object {settings['sampler']}, which no file holds; hand "
             "the method over again as method=…."

@@ -9,7 +9,6 @@ from torch import Generator, Tensor
 from gibbsian.arguments import number
 from gibbsian.errors import TrainingError
 from gibbsian.estimators.base import (
-    SAMPLERS,
     Estimator,
     Phases,
     Stacked,
@@ -19,7 +18,8 @@ from gibbsian.estimators.base import (
     posterior,
 )
 from gibbsian.estimators.chains import check_chains, check_memory, present
-from gibbsian.estimators.moving_ladder import MovingLadder, check_levels, check_levels_memory
+from gibbsian.estimators.moving_ladder import check_levels
+from gibbsian.estimators.named import check_name, named
 from gibbsian.machine import BoltzmannMachine
 from gibbsian.samplers import ChainState, Gibbs, Sampler
 from gibbsian.samplers import start as first_states
@@ -45,12 +45,16 @@ class PCD(Estimator):
         trained away as well (after the random starts of Decelle, Furtlehner & Seoane 2021). It
         shortens the way from noise, at the price of a negative phase that is not quite the machine's
         equilibrium. 0 is plain PCD.
-    sampler : {"gibbs", "tempering"} or Sampler, optional
-        Block Gibbs unless given. ``tempering`` is PT-PCD (Desjardins et al. 2010; Salakhutdinov 2010): the
+    sampler : str or Sampler, optional
+        Block Gibbs unless given; an object, or a name of `gibbsian.estimators.named.NAMES` for one with
+        settings that suit training. ``tempering`` is PT-PCD (Desjardins et al. 2010; Salakhutdinov 2010): the
         chains are the top of a ladder whose levels are placed anew as the machine learns
         (`gibbsian.estimators.moving_ladder`). An update costs as much as PCD's with levels times the chains.
+        ``transitions`` are tempered transitions on such a ladder (Salakhutdinov 2009), as dear with half of
+        the levels, in the memory of plain PCD. ``langevin`` moves Gaussian visible units. ``driven`` and
+        ``rates`` do not sample the machine itself, so the gradient is biased, as FPCD's is.
     levels : int, optional
-        Of tempering: the number of levels; as many as an acceptance of about 0.3 needs unless given.
+        Of tempering and transitions: the number of levels; as many as they need unless given.
     inference : {"mean-field", "gibbs"}
         The positive phase of machines with more than one hidden layer. Mean field (Salakhutdinov &
         Hinton 2009) makes the gradient that of a variational bound, without noise; Gibbs sweeps with the
@@ -76,27 +80,21 @@ class PCD(Estimator):
         if not 0 <= number(refresh, "The probability of a refresh", TrainingError) < 1:
             raise TrainingError(f"The probability of a refresh lies in [0, 1), not {refresh!r}.")
         self.start, self.refresh = start, float(refresh)
-        self._tempered, self.levels = sampler == "tempering", check_levels(levels)
-        if levels is not None and not self._tempered:
-            raise TrainingError(
-                "Levels are tempering's; give sampler='tempering' or leave them out."
-            )
-        if isinstance(sampler, str) and sampler not in SAMPLERS:
-            raise TrainingError(
-                f"PCD's samplers by name are {', '.join(SAMPLERS)}, not {sampler!r}."
-            )
+        self.levels = check_levels(levels)
+        self._name = sampler if isinstance(sampler, str) else None
+        check_name(self._name, levels)
         if inference not in INFERENCES:
             raise TrainingError(
                 f"PCD's positive phase is {' or '.join(INFERENCES)}, not {inference!r}."
             )
         self.inference = inference
-        # The ladder is made by `init`, which has the rows that its reference is fitted to.
-        self.sampler, named = check_sampler(None if isinstance(sampler, str) else sampler)
-        if self._tempered:
-            named = {"sampler": "tempering"}
+        # One with a name is made by `init`, which has the rows that it may be fitted to.
+        self.sampler, kept = check_sampler(None if isinstance(sampler, str) else sampler)
+        if self._name not in (None, "gibbs"):
+            kept = {"sampler": self._name}
         self.config = {
             "kind": "pcd", "steps": self.steps, "chains": self.chains, "start": start,
-            "refresh": self.refresh, **named, **({} if levels is None else {"levels": self.levels}),
+            "refresh": self.refresh, **kept, **({} if levels is None else {"levels": self.levels}),
             **({} if inference == INFERENCES[0] else {"inference": inference}),
         }  # fmt: skip
 
@@ -110,12 +108,10 @@ class PCD(Estimator):
         TrainingError
             If that many chains would not fit into memory.
         """
-        if self._tempered:
-            # The levels that will be needed are not known yet where their number is left open.
-            check_levels_memory(machine, self.chains, self.levels or 2)
-            self.sampler = MovingLadder(data, self.levels)
-        else:
+        if self._name is None:
             check_memory(machine, self.chains)
+        else:
+            self.sampler = named(self._name, machine, self.chains, data, self.levels)
         visible = first_states(machine, self.chains, self.start, generator, data)
         return self.sampler.init(machine, visible, generator)
 
