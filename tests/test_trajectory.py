@@ -125,6 +125,22 @@ def test_it_crosses_where_gibbs_does_not():
     assert info.diagnostics["acceptance"].shape == (7,)
 
 
+@pytest.mark.parametrize("tilt", [0.0, 1.0])
+def test_a_machine_on_the_way_that_lost_a_cluster_blocks_it_and_round_trips_tell(tilt):
+    """The top has both clusters; one machine below it has them e^16 apart where it is tilted."""
+    machine = _strong()
+    trajectory = _trajectory(machine, (0.1, 0.2, 0.3, 0.4, 0.6, 0.8))
+    with torch.no_grad():
+        trajectory.machines[-1].layers[0].get_parameter("bias").add_(tilt)
+    sampler, generator = TrajectoryTempering(trajectory), Generator().manual_seed(2)
+    state = sampler.init(machine, -torch.ones(60, 8).double(), generator)
+    state, info = run(sampler, machine, state, 200, generator)
+    still = float((info.diagnostics["round_trips"] == 0).double().mean())
+    up = float((state.layers[0].sum(1) > 0).double().mean())
+    # Chains that began in the other cluster: about none have left it, and their ladders say so.
+    assert (still < 0.2 and up > 0.15) if tilt == 0 else (still > 0.9 and up < 0.1)
+
+
 def test_the_last_machine_is_no_level_of_its_own_twice():
     machine = MACHINES["bernoulli"]()
     trajectory = _trajectory(machine).to(machine)
@@ -199,6 +215,9 @@ def test_impossible_trajectories_are_refused_in_one_sentence():
         (lambda: Trajectory((), ()), "one machine or more"),
         (lambda: Trajectory((base, coupled), (0, 0)), "rise"),
         (lambda: Trajectory((base, coupled), (5, 2)), "rise"),
+        (lambda: Trajectory((base, coupled), (0, float("nan"))), "finite number"),
+        (lambda: Trajectory((base, coupled), ("0", "1")), "finite number"),
+        (lambda: Trajectory((base, "runs/digits"), (0, 1)), "holds machines"),
         (lambda: Trajectory((base, other), (0, 1)), "or their units differ"),
         (lambda: Trajectory((coupled,), (0,)), "has couplings"),
         (lambda: Trajectory((base, broken), (0, 1)), "not finite"),

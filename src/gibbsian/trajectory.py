@@ -11,6 +11,7 @@ from torch import Generator
 
 from gibbsian import checkpoint, models, runs
 from gibbsian import units as families
+from gibbsian.arguments import number
 from gibbsian.errors import GibbsianError, RunError
 from gibbsian.machine import BoltzmannMachine
 from gibbsian.path import BaseRatePath
@@ -50,6 +51,14 @@ class Trajectory:
                 f"A trajectory is one machine or more with one update number each, not "
                 f"{len(self.machines)} machines and {len(self.updates)} numbers."
             )
+        for found in self.machines:
+            if not isinstance(found, BoltzmannMachine):
+                raise GibbsianError(
+                    f"A trajectory holds machines, and {found!r:.60} is none; read a run's with "
+                    "gb.trajectory.load('runs/digits')."
+                )
+        for u in self.updates:
+            number(u, "The update of a trajectory's machine")
         if not all(a < b for a, b in pairwise(self.updates)):
             raise GibbsianError(
                 "The machines of a trajectory stand in the order of training, with update numbers that "
