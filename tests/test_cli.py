@@ -333,6 +333,13 @@ def test_other_samplers_by_name(run, words, told) -> None:
     assert (np.load("samples.npz")["samples"] == arrays["samples"]).all()
 
 
+def test_ladders_that_nothing_has_climbed_are_told(run) -> None:
+    found = works("sample", run, "-n", 7, "--steps", 1, "--sampler", "tempering", "--levels", 6)
+    (note,) = found.notes
+    assert "7 of 7 chains saw no round trip" in note and note.endswith("take more steps.")
+    assert works("sample", run, "-n", 7, "--steps", 1).notes == []
+
+
 def test_pictures_and_films(run) -> None:
     works("sample", run, "-n", 6, "--steps", 200, "--start", "test", "--out", "new/walk.gif")
     film = Image.open("new/walk.gif")

@@ -1,6 +1,7 @@
 """gibbsian sample: chains from a trained machine."""
 
 import io
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -112,6 +113,7 @@ def command(
     way = "annealed over" if sampler == "annealed" else "after"
     begin = f"{steps} temperatures" if sampler == "annealed" else f"{steps} steps from {start}"
     typer.echo(f"Wrote {n} samples {way} {begin} to {out}.")
+    _warn(found, sampler)
 
 
 def _check(
@@ -166,6 +168,23 @@ def _found(
         machine, n, steps, start="data" if start == "test" else start, generator=seed, sampler=kernel,
         data=_rows(trained, start, seed), record=record, precision=precision,
     )  # fmt: skip
+
+
+def _warn(found: "Samples", sampler: str) -> None:
+    """Say how many ladders nothing has gone up and down: their chains may be where they started."""
+    trips = found.state.extra.get("round_trips")
+    still = 0 if trips is None else int((trips == 0).sum())
+    if trips is None or not still:
+        return
+    from gibbsian.errors import GibbsianWarning
+
+    cure = "take more steps"
+    if sampler == "trajectory":
+        cure += (
+            ", or train with --method ptt, which keeps clusters in balance all along the trajectory"
+        )
+    words = f"{still} of {len(trips)} chains saw no round trip of their ladder and may be where they started"
+    warnings.warn(f"{words}; {cure}.", GibbsianWarning, stacklevel=2)
 
 
 def _trajectory(trained: "Trained", seed: int) -> "Trajectory":
