@@ -13,7 +13,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import gibbsian as gb
-from gibbsian import features
+from gibbsian import belief, features
 from gibbsian.sklearn import BernoulliDBM, BernoulliRBM, MachineFeatures
 
 ARRAYS = ("components_", "intercept_hidden_", "intercept_visible_")
@@ -87,6 +87,19 @@ def test_a_trained_machine_of_any_units() -> None:
     np.testing.assert_array_equal(step.transform(X), expected)
     assert step.transform(X).dtype == np.float32
     assert list(step.get_feature_names_out()) == [f"machinefeatures{i}" for i in range(3)]
+
+
+def test_a_deep_belief_network_is_a_step_as_well() -> None:
+    pen = belief.with_labels(gb.Bernoulli(5), 2)
+    network = belief.stack([gb.rbm(8, 5), gb.rbm(pen, 4)], (0, 1))
+    for p in network.parameters():
+        p.data.normal_(generator=torch.Generator().manual_seed(0))
+    X = BITS.astype(np.float32)
+    for layer, width in ((1, 5), (2, 4), (-1, 4)):
+        found = MachineFeatures(network, layer).fit_transform(X)
+        assert found.shape == (60, width)
+        expected = network.transform(torch.from_numpy(X), layer).numpy()
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -273,7 +273,7 @@ def levels_or_number(
     """
     if levels is None:
         return None, None
-    if isinstance(levels, int):
+    if isinstance(levels, int) or not hasattr(levels, "__len__"):  # of Python or of NumPy
         return whole(levels, f"The number of levels of {what}", 2), None
     return None, check_levels(levels)
 

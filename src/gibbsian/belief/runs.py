@@ -219,7 +219,9 @@ def _stages(
     if tell is not None:
         count = wanted["epochs"]
         tell(f"Up-down: {count:,} {'pass' if count == 1 else 'passes'} over the data.")
-    stage = UpDown(network, data, updown.Settings(**wanted), progress=_teller(tell))
+    # Runs from before there were persistent chains go on without.
+    chosen = updown.Settings(**{"persistent": 0.0, **wanted})
+    stage = UpDown(network, data, chosen, progress=_teller(tell))
     if run is None:
         stage.fit()
     else:

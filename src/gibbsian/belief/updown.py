@@ -107,9 +107,9 @@ def gradients(
 ) -> tuple[Gradients, State | None]:  # fmt: skip
     """All eight steps: what an optimiser descends, by the names of the network's parameters.
 
-    A network of one hidden layer has the steps of its top machine alone, which are those of CD. With chains
-    that are `kept` from update to update, they make step 3 as well and have this `share` in the statistics of
-    step 4; they are returned. What they find far from the data, chains from the data never see, and contrastive
+    A network of one hidden layer has the steps of its top machine alone, which are those of CD. Chains
+    that are `kept` from update to update make step 3 as well, have this `share` in the statistics of step 4,
+    and are returned. What they find far from the data, chains from the data never see, and contrastive
     divergence leaves it there: a chain from noise then ends in it.
     """
     awake = wake(network, v, generator)
@@ -143,7 +143,8 @@ class Settings:
     momentum : float
         0 for none.
     steps : int or sequence of int
-        Gibbs steps of the top machine; several values share the run in equal parts, such as (3, 6, 10).
+        Gibbs steps of the top machine; several values share the run in equal parts.
+        Hinton, Osindero & Teh took (3, 6, 10), with no chain that persists.
     persistent : float
         Share of chains that persist, as many as the batch has rows, in the statistics after the Gibbs steps.
         They begin at noise, so that what a chain from noise falls into is trained away. 0 is the algorithm
@@ -159,11 +160,11 @@ class Settings:
 
     epochs: int = 10
     batch_size: int = 100
-    lr: float = 0.02
+    lr: float = 0.05
     top_lr: float | None = None
     momentum: float = 0.0
-    steps: int | Sequence[int] = (3, 6, 10)
-    persistent: float = 0.0
+    steps: int | Sequence[int] = (1, 1, 2)
+    persistent: float = 0.5
     average: float = 0.999
     schedule: str = "linear"
     schedule_options: Mapping[str, float] | None = None
@@ -274,7 +275,13 @@ class UpDown(Stage):
         parts = self.settings.chain
         steps = parts[min(self.step * len(parts) // self.total, len(parts) - 1)]
         found, self.chains = gradients(
-            network, batch.x.to(like), hot, steps, self.generator, self.chains, self.settings.persistent
+            network,
+            batch.x.to(like),
+            hot,
+            steps,
+            self.generator,
+            self.chains,
+            self.settings.persistent,
         )
         self._descend(found)
         self.scheduler.step()

@@ -288,7 +288,7 @@ def _check_data(rows: Mapping[str, Any], where: str) -> None:
 
 def _check_labels(models: Sequence[Model], where: str) -> None:
     """Refuse labels that would take each other's place in the pictures."""
-    seen = set(_ROWS)
+    seen: set[str] = set(_ROWS)
     for m in models:
         if m.label in seen:
             raise GibbsianError(

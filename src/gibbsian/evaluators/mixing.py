@@ -229,10 +229,19 @@ class Mixing:
                 f"{c.difference:+.2f} nats in mean energy ({abs(c.z):.1f} standard errors; {numbers}); "
                 "run longer chains, or train longer with more steps and a smaller learning rate."
             ]
+        open_ = []
+        if c is not None and c.verdict == "undecided":
+            open_.append(
+                f"chains from noise and from data lie between {c.low:+.2f} and {c.high:+.2f} standard "
+                f"deviations apart, and within ±{EQUIVALENCE} is asked for"
+            )
+        if d.rhat >= LARGEST_RHAT or d.ess < LOWEST_ESS:
+            open_.append(
+                f"{numbers}, where below {LARGEST_RHAT} and at least {LOWEST_ESS} are asked for"
+            )
         return [
             f"Not certified as mixed: {self.steps} steps of these chains are too few to tell "
-            f"({numbers}, where below {LARGEST_RHAT} and at least {LOWEST_ESS} are asked for); run "
-            "more or longer chains."
+            f"({'; '.join(open_)}); run more or longer chains."
         ]
 
     def as_dict(self) -> dict[str, Any]:

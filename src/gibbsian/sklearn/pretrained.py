@@ -1,5 +1,6 @@
-"""`MachineFeatures`: a machine that is trained already, as a step of a pipeline."""
+"""`MachineFeatures`: a machine or a deep belief network that is trained already, as a step of a pipeline."""
 
+from functools import partial
 from typing import Any, final
 
 import numpy as np
@@ -8,6 +9,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils.validation import validate_data
 
 from gibbsian import features
+from gibbsian.belief import DeepBeliefNetwork
 from gibbsian.errors import TrainingError
 from gibbsian.machine import BoltzmannMachine
 from gibbsian.sklearn.rows import dense, whole
@@ -17,14 +19,15 @@ _ROWS = 1024  # rows whose states are found together
 
 @final
 class MachineFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
-    """Mean states of a hidden layer of a trained machine, of any units and any depth.
+    """Mean states of a hidden layer of a trained machine or network, of any units and any depth.
 
     `fit` learns nothing: it looks whether machine, layer and rows fit each other. In a machine with
-    one hidden layer the states are the exact E[h | v], in deeper ones those of mean field.
+    one hidden layer the states are the exact E[h | v], in deeper ones those of mean field, and in a deep
+    belief network those of its recognition pass.
 
     Parameters
     ----------
-    machine : BoltzmannMachine
+    machine : BoltzmannMachine or DeepBeliefNetwork
         Such as ``gibbsian.load("runs/deep").machine``.
     layer : int
         1 is the first hidden layer, −1 the top one.
@@ -64,10 +67,10 @@ class MachineFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         GibbsianError
             If there is no such layer, or the rows are not the machine's.
         """
-        if not isinstance(self.machine, BoltzmannMachine):
+        if not isinstance(self.machine, BoltzmannMachine | DeepBeliefNetwork):
             raise TrainingError(
-                f"MachineFeatures takes a machine, such as gb.load('runs/digits').machine, not "
-                f"{type(self.machine).__name__}."
+                "MachineFeatures takes a machine, such as gb.load('runs/digits').machine, or a deep belief "
+                f"network, not {type(self.machine).__name__}."
             )
         X = validate_data(self, X, accept_sparse="csr", dtype=(np.float64, np.float32))
         self._n_features_out = self.machine.sizes[self._number()]
@@ -75,16 +78,15 @@ class MachineFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         return self
 
     def _number(self) -> int:
-        count = len(self.machine.joints)
+        count = len(self.machine.sizes) - 1
         return features.hidden_layer(whole(self.layer, "layer", -count), count)
 
     def transform(self, X: Any) -> np.ndarray:
         """Return the mean states of the layer's units, one row a row of `X`."""
         X = validate_data(self, X, accept_sparse="csr", dtype=(np.float64, np.float32), reset=False)
-        found = [
-            features.transform(self.machine, v, self._number()).cpu()
-            for v in dense(X, self.machine, _ROWS)
-        ]
+        # A network has a pass upwards of its own.
+        means = getattr(self.machine, "transform", partial(features.transform, self.machine))
+        found = [means(v, self._number()).cpu() for v in dense(X, self.machine, _ROWS)]
         return torch.cat(found).numpy().astype(X.dtype)
 
     def __sklearn_is_fitted__(self) -> bool:

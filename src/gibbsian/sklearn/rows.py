@@ -8,11 +8,10 @@ import numpy as np
 import torch
 from scipy import sparse
 from sklearn.utils import gen_batches
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from gibbsian.data.rows import Rows, Span
 from gibbsian.errors import TrainingError
-from gibbsian.machine import BoltzmannMachine
 from gibbsian.units.base import Domain
 
 CHUNK = 4096  # rows of a sparse matrix that are made dense together
@@ -56,7 +55,7 @@ class SparseRows(Rows):
         return torch.from_numpy(self.matrix[index.numpy()].toarray())
 
 
-def dense(X: Any, machine: BoltzmannMachine, rows: int = CHUNK) -> Iterator[Tensor]:
+def dense(X: Any, machine: nn.Module, rows: int = CHUNK) -> Iterator[Tensor]:
     """Yield the rows of an array or sparse matrix in the machine's dtype, some at a time."""
     like = next(machine.parameters())
     for part in gen_batches(X.shape[0], rows):
