@@ -75,7 +75,7 @@ def test_statistics_of_the_data_follow_the_machine(monkeypatch):
     for _ in range(4):
         state, _ = sampler.step(machine, state, generator)
         seen.append(float(state.extra["rates.layer.1"].mean()))
-    truth = float(torch.sigmoid(machine.joints[0].up(_rows()) + 2).mean())
+    truth = float(torch.sigmoid(machine.joints[0].up(_rows()) + 2).mean().detach())
     assert abs(seen[2] - 0.5) < 0.1 and seen[3] == pytest.approx(truth, abs=1e-5)
     assert bool((state.extra["fast.joint.0"] != 0).any())
 

@@ -1,6 +1,7 @@
 """Rates-FPCD: a sampler that fast weights keep moving, driven by the data's mean statistics."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -61,7 +62,7 @@ class RatesFPCD(Sampler):
 
     def __init__(
         self,
-        data: Float[Tensor, "rows n"],
+        data: Any,
         rate: float = 0.005,
         decay: float = 0.95,
         shared: bool = False,
