@@ -1,6 +1,8 @@
 """gibbsian finetune: a classifier from a deep belief network, by backpropagation."""
 
+import inspect
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,7 +23,6 @@ gibbsian finetune runs/mnist-dbn --resume"""
 
 
 def command(
-    ctx: typer.Context,
     path: opt.RunPath,
     epochs: Annotated[int, typer.Option(help="Passes over the data.", min=1)] = 30,
     batch_size: Annotated[int, typer.Option(help="Rows an update.", min=1)] = 100,
@@ -56,11 +57,12 @@ def command(
     It starts from the recognition weights. The parameters of the lowest validation error are kept in
     RUN/finetune/classifier.safetensors. Grey levels (--transform scale) serve it better than bits.
     """
+    given = dict(locals())
     from gibbsian.belief import finetune, finetune_runs
 
     tell = None if quiet or as_json else typer.echo
     if resume:
-        _check_resuming(ctx, overwrite)
+        _check_resuming(given)
         found = finetune_runs.resume(path, tell=tell)
     else:
         settings = finetune.Settings(
@@ -74,13 +76,12 @@ def command(
     _show(found.errors, found.file, as_json)
 
 
-def _check_resuming(ctx: typer.Context, overwrite: bool) -> None:
+def _check_resuming(given: Mapping[str, Any]) -> None:
     """Refuse settings beside --resume, which would have no effect."""
-    if overwrite:
+    if given["overwrite"]:
         raise GibbsianError("--resume goes on and --overwrite begins anew; give one of them.")
-    for name in ctx.params:
-        source = ctx.get_parameter_source(name)
-        if name not in _RESUMING and source is not None and source.name == "COMMANDLINE":
+    for name, parameter in inspect.signature(command).parameters.items():
+        if name not in _RESUMING and given[name] != parameter.default:
             raise GibbsianError(
                 "--resume goes on with a fine-tuning exactly as it was begun; leave "
                 f"--{name.replace('_', '-')} out, or begin anew with --overwrite."
