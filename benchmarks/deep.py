@@ -166,7 +166,10 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     """Run the benchmark."""
-    options = parser().parse_args()
+    reader = parser()
+    options = reader.parse_args()
+    if not 0 <= options.first_minutes < options.minutes:
+        reader.error("--first-minutes are a part of --minutes: give fewer, or 0 for none")
     options.out.mkdir(parents=True, exist_ok=True)
     {"dbm": dbm}[options.what](options)
 

@@ -66,3 +66,23 @@ def test_the_run_goes_on_after_a_kill_and_tells_its_bounds(tmp_path, monkeypatch
     deep.dbm(options)  # trained and evaluated: shown again
     told = capsys.readouterr().out
     assert len(steps) == before and told.count("nats by ais") == 2 and "peak" in told
+
+
+def test_its_first_minutes_are_an_rbms_as_which_it_begins(tmp_path, monkeypatch) -> None:
+    load = gb.data.load
+    monkeypatch.setattr(gb.data, "load", lambda *a, **more: load("digits"))
+    options = deep.parser().parse_args(
+        ["dbm", "--hidden", "6,4", "--minutes", "0.02", "--first-minutes", "0.01", "--every", "5",
+         "--out", str(tmp_path)]
+    )  # fmt: skip
+    update, steps = Trainer._update, []
+    clock = lambda: 0.05 * len(steps)  # noqa: E731
+    monkeypatch.setattr(deep, "Budget", lambda minutes, _: budget.Budget(minutes, clock))
+    monkeypatch.setattr(
+        Trainer, "_update", lambda self, x, w: (steps.append(0), update(self, x, w))[1]
+    )
+    found = deep.train(options, gb.data.load("mnist"))
+    first = json.loads((tmp_path / "first.json").read_text())
+    assert first["updates"] in (11, 12, 13) and found.step in (11, 12, 13)
+    assert found.machine.sizes == (64, 6, 4)
+    assert found.config["training"]["begin"] == str(tmp_path / "first")

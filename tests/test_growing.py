@@ -80,6 +80,18 @@ def test_a_resumed_run_does_not_ask_for_the_smaller_one_again(tmp_path):
         assert torch.equal(a, b)
 
 
+def test_a_run_killed_before_its_first_checkpoint_still_begins_there(tmp_path):
+    import shutil
+
+    data, _ = _trained(tmp_path)
+    given = {"updates": 3, "seed": 0, "progress": False, "begin": str(tmp_path / "small")}
+    whole = gb.train(gb.dbm(64, [6, 4]), data, out=tmp_path / "large", **given)
+    shutil.rmtree(tmp_path / "large" / "checkpoints")
+    again = gb.resume(tmp_path / "large", progress=False)
+    for a, b in zip(whole.machine.parameters(), again.machine.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
 @pytest.mark.parametrize(
     ("small", "large"),
     [

@@ -168,16 +168,14 @@ def train(
         hooks.append(TensorBoard(str(tensorboard)))
     if chosen.pretrain:
         pretraining.stack(machine)  # refuses what cannot be
-    smaller = None if resume or not chosen.begin else load(chosen.begin).machine
     trainer = Trainer(
         machine, dataset, method, chosen, None,
         None if isinstance(optimizer, str) else optimizer,
         None if isinstance(schedule, str) else schedule,
         hooks,
     )  # fmt: skip
-    if smaller is not None:
-        growing.grow(machine, smaller)
-        trainer.begin_at(machine)
+    if chosen.begin and not resume:
+        _grow(trainer, chosen.begin)
     # Only now: a setting that does not fit must neither leave an empty run nor overwrite one.
     run = trainer.run = _open(out, config, resume, overwrite)
     try:
@@ -187,6 +185,8 @@ def train(
             trainer.load_state_dict(found.tree)
             run.cut(found.step)
             trainer.history = run.metrics()
+        elif chosen.begin and resume:
+            _grow(trainer, chosen.begin)
         elif chosen.pretrain:
             trainer.begin_at(_pretrained(machine, dataset, chosen, run, resume, progress))
         trainer.fit()
@@ -197,6 +197,12 @@ def train(
         trainer.averaged, trainer.machine, trainer.chains, trainer.step, trainer.history, config,
         run, dataset, dataset.transform,
     )  # fmt: skip
+
+
+def _grow(trainer: Trainer, smaller: str) -> None:
+    """Let the lowest layers begin as the machine of another run."""
+    growing.grow(trainer.machine, load(smaller).machine)
+    trainer.begin_at(trainer.machine)
 
 
 def _pretrained(
