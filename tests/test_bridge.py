@@ -121,6 +121,24 @@ def test_the_stated_error_is_that_of_repetitions():
     assert 0.5 < float(scores.std()) < 1.8
 
 
+def test_a_ladder_goes_on_until_its_chains_made_their_round_trips():
+    """What was made serves: steps that were doubled twice are those of the long ladder, draw by draw."""
+    machine = MACHINES["bernoulli-bernoulli"]
+    base = reference(machine, rows(machine, 100))
+    options = {"chains": 6, "levels": [0, 0.3, 1.0], "generator": 0}
+    seen: list[float] = []
+    long = ladder_log_z(machine, base, steps=32, **options)
+    doubled = ladder_log_z(machine, base, steps=8, round_trips=1e6, progress=seen.append, **options)
+    assert doubled.steps == 32 and doubled.log_z == long.log_z and doubled.low == long.low
+    assert doubled.round_trips == long.round_trips
+    assert torch.equal(doubled.acceptance, long.acceptance)
+    assert seen.count(1.0) == 3
+    enough = long.round_trips / 6
+    assert ladder_log_z(machine, base, steps=32, round_trips=enough, **options).steps == 32
+    capped = ladder_log_z(machine, base, steps=8, round_trips=1e6, longest=16, **options)
+    assert capped.steps == 16
+
+
 def test_reverse_ais_starts_from_the_top_level():
     """Two valleys: chains from the lighter one alone would give a wrong answer."""
     machine = models.rbm(Spin(8), Spin(6))

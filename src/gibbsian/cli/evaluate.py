@@ -1,7 +1,6 @@
 """gibbsian evaluate: the likelihood and which estimate to believe, a certificate, and a verdict."""
 
 import json
-import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ import typer
 
 from gibbsian.cli import dbn
 from gibbsian.cli import options as opt
+from gibbsian.comparison.table import finite
 from gibbsian.errors import GibbsianError
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def command(
         )  # fmt: skip
     if as_json:
         words = {"status": verdict.status, "headline": verdict.headline}
-        typer.echo(json.dumps(_finite(found.as_dict() | {"verdict": words}), allow_nan=False))
+        typer.echo(json.dumps(finite(found.as_dict() | {"verdict": words}), allow_nan=False))
         return
     _table(found.as_dict())
     tell(verdict)
@@ -161,15 +161,6 @@ def progress_bar(quiet: bool) -> Iterator[Callable[[str, float], None] | None]:
             bar.update(tasks[stage], completed=done)
 
         yield tell_stage
-
-
-def _finite(value: Any) -> Any:
-    """Put null where JSON has no word for a number."""
-    if isinstance(value, Mapping):
-        return {k: _finite(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _table(found: Mapping[str, Any]) -> None:

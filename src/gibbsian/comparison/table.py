@@ -24,10 +24,15 @@ def _line(row: Mapping[str, Any]) -> tuple[str, ...]:
     return (
         row["label"], row["layers"], f"{row['updates']:,}", nats(found.get("ais")),
         least + nats(found.get("reverse_ais")),
-        "neither" if believed is None else f"{least}{nats(believed['value'])} ({believed['name']})",
+        "neither" if believed is None else least + _interval(believed),
         row["certificate"], _error(errors.get("mean-field")), _error(errors.get("posterior")),
         duration(row["seconds"]), "unknown" if row["peak_mb"] is None else f"{row['peak_mb']:,.0f} MB",
     )  # fmt: skip
+
+
+def _interval(believed: Mapping[str, Any]) -> str:
+    low, high = nats(believed["low"]), nats(believed["high"])
+    return f"{nats(believed['value'])} [{low}, {high}] ({believed['name']})"
 
 
 def settings(plan: Plan) -> str:

@@ -76,7 +76,12 @@ class Transform:
         DataError
             For an unknown name or an impossible parameter.
         """
-        parts = text.split("+") if isinstance(text, str) else list(text)
+        parts = text.split("+") if isinstance(text, str) else text
+        parts = list(parts) if isinstance(parts, Iterable) else [parts]
+        if not all(isinstance(part, str) for part in parts):
+            raise DataError(
+                f"transform is a name or a list of names, such as 'identity', and not {text!r:.60}."
+            )
         if not parts:
             raise DataError("transform is an empty list: give at least one, such as 'identity'.")
         return cls([_parse_step(part) for part in parts])

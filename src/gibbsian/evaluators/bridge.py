@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from gibbsian.arguments import whole
+from gibbsian.arguments import number, whole
 from gibbsian.bennett import log_ratio
 from gibbsian.errors import GibbsianError
 from gibbsian.evaluators.annealing import check_ends
@@ -178,6 +178,8 @@ def ladder_log_z(
     generator: Generator | int | None = None,
     burn: int | None = None,
     progress: Callable[[float], None] | None = None,
+    round_trips: float = 0.0,
+    longest: int | None = None,
 ) -> Ladder:
     """Estimate log Z by tempering and a bridge on each rung of its ladder.
 
@@ -202,7 +204,12 @@ def ladder_log_z(
     burn : int, optional
         Steps before anything is kept; half of `steps` unless given.
     progress : callable, optional
-        Called with the fraction done, about a hundred times.
+        Called with the fraction done, about a hundred times; it falls back where steps are doubled.
+    round_trips : float
+        Round trips that the chains shall make each, on average. While they have made fewer, `steps` and
+        `burn` are doubled, and the steps that were made serve.
+    longest : int, optional
+        Steps that doubling stops at; four times `steps` unless given.
 
     Raises
     ------
@@ -213,32 +220,81 @@ def ladder_log_z(
     check_ends(machine, base)
     chains, steps = whole(chains, "The number of chains"), whole(steps, "The number of steps", 2)
     burn = steps // 2 if burn is None else whole(burn, "The number of steps of the burn-in", 0)
+    wanted = chains * number(round_trips, "The number of round trips", GibbsianError)
+    longest = 4 * steps if longest is None else whole(longest, "The most steps of the ladder", 2)
     generator = as_generator(generator, machine)
     sampler, start = _sampler(reference, levels), BaseRatePath(base, base)
     first = start.draw(chains, generator)[0].to(next(machine.parameters()))
     state = sampler.init(machine, first, generator)
     state, _ = run(sampler, machine, state, burn, generator)
-    before, thin = int(state.extra["round_trips"].sum()), math.ceil(steps / _DRAWS)
-    gains, acceptance = [], torch.zeros(len(state.extra["replica"]) - 1, dtype=torch.float64)
-
-    def visit(i: int, now: ChainState, info: Info) -> None:
-        acceptance.add_(info.diagnostics["acceptance"].to(acceptance), alpha=1 / steps)
-        if i % thin == 0:
-            gains.append(info.diagnostics["gains"].cpu())
-        if progress is not None and (i % max(1, steps // 100) == 0 or i == steps):
-            progress(i / steps)
-
-    state, _ = run(sampler, machine, state, steps, generator, visit=visit)
-    draws = torch.stack(gains).double()
+    climb = _Climb(state, burn, progress)
+    while True:
+        state = climb.go(sampler, machine, state, burn, steps, generator)
+        if climb.round_trips(state) >= wanted or 2 * steps > longest:
+            break
+        burn, steps = 2 * burn, 2 * steps
+    draws = torch.stack([d.gains for d in climb.draws]).double()
+    acceptance = torch.stack([d.acceptance for d in climb.draws]).mean(dim=0)
     (rungs, error), (late, late_error) = _rungs(draws), _rungs(draws[len(draws) // 2 :])
     value, drift = start.log_z0() + float(rungs.sum()), float(late.sum() - rungs.sum())
     low = value - max(_Z95 * error, _Z95 * late_error - drift)
     high = value + max(_Z95 * error, _Z95 * late_error + drift)
     return Ladder(
         value, error, low, high, drift, _betas(state), rungs, acceptance,
-        int(state.extra["round_trips"].sum()) - before, chains, steps, state.layers,
-        _updates(reference, len(rungs) + 1),
+        climb.round_trips(state), chains, steps, state.layers, _updates(reference, len(rungs) + 1),
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Draw:
+    """What is kept of a step: reduced energies on each rung, shares of swaps, round trips before it."""
+
+    step: int
+    gains: Float[Tensor, "rungs two chains"]
+    acceptance: Float[Tensor, " rungs"]
+    round_trips: int
+
+
+class _Climb:
+    """Runs a ladder, keeps its draws after the burn-in, and goes on for longer where it has to."""
+
+    def __init__(
+        self, state: ChainState, done: int, progress: Callable[[float], None] | None
+    ) -> None:
+        self.draws: list[_Draw] = []
+        self.done, self.progress = done, progress
+        self._trips = _round_trips(state)
+
+    def go(
+        self, sampler: ReplicaExchange, machine: BoltzmannMachine, state: ChainState, burn: int,
+        steps: int, generator: Generator,
+    ) -> ChainState:  # fmt: skip
+        """Make the steps that are missing from so many after so many of burn-in, and forget the burn-in's."""
+        thin, whole_way, before = math.ceil(steps / _DRAWS), burn + steps, self.done
+        gone = [d.round_trips for d in self.draws if d.step <= burn]
+        self._trips = gone[-1] if gone else self._trips
+        self.draws = [d for d in self.draws if d.step > burn and d.step % thin == 0]
+
+        def visit(i: int, now: ChainState, info: Info) -> None:
+            step = before + i
+            if step % thin == 0:
+                seen = info.diagnostics
+                share = seen["acceptance"].cpu().double()
+                self.draws.append(_Draw(step, seen["gains"].cpu(), share, _round_trips(now)))
+            if self.progress and (step % max(1, whole_way // 100) == 0 or step == whole_way):
+                self.progress(step / whole_way)
+
+        state, _ = run(sampler, machine, state, whole_way - before, generator, visit=visit)
+        self.done = whole_way
+        return state
+
+    def round_trips(self, state: ChainState) -> int:
+        """Return how many round trips all chains have made since the burn-in."""
+        return _round_trips(state) - self._trips
+
+
+def _round_trips(state: ChainState) -> int:
+    return int(state.extra["round_trips"].sum())
 
 
 def _sampler(

@@ -134,7 +134,10 @@ def distance(
                       fontsize=8.5)  # fmt: skip
     axes.set_xscale("log")
     axes.set_ylim(bottom=0)
-    axes.xaxis.set_major_formatter(lambda v, _: f"{v:,.0f}")
+    ticks = sorted({int(v) for v in s})
+    ticks = _apart(ticks) if len(ticks) > 1 else ticks
+    axes.set_xticks(ticks, [f"{t:,}" for t in ticks])
+    axes.set_xticks([], minor=True)
     axes.set_xlabel("Gibbs steps with nothing held")
     axes.set_ylabel("squared distance per pixel")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=2)
