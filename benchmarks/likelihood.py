@@ -14,7 +14,6 @@ thread (`methods`), and the learning rate falls to zero by the same measure.
 import argparse
 import json
 import math
-import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +23,7 @@ import torch
 import gibbsian as gb
 from benchmarks.budget import Budget, Timer
 from gibbsian import recipes
+from gibbsian.comparison.training import Cost
 from gibbsian.data import Dataset
 from gibbsian.estimators import Estimator
 from gibbsian.machine import BoltzmannMachine
@@ -64,14 +64,15 @@ def train(
     given = {k: getattr(options, k) for k in SETTINGS if getattr(options, k) is not None}
     settings = dict(recipes.find("rbm").settings) | settings | given
     settings |= {"seed": options.seed, "batch_size": options.batch_size}
+    cost = Cost()  # of this training alone: `methods` has others in the same process
     result = gb.train(
         machine, data, method, updates=10**8, schedule=budget.schedule, log_every=10**8,
-        callbacks=[budget], progress=False, **settings,
+        callbacks=[budget, cost], progress=False, **settings,
     )  # fmt: skip
     told = {
         "updates": result.step, "minutes": (time.perf_counter() - begin) / 60,
         "processor_minutes": (time.process_time() - used) / 60,
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_mb": cost.state_dict()["peak_mb"],
         "report": result.history[-1] if result.history else {},
     }  # fmt: skip
     options.out.mkdir(parents=True, exist_ok=True)
