@@ -9,18 +9,19 @@ from typing import Any
 import torch
 
 from benchmarks import peers
-from benchmarks.ours import has_amx
+from gibbsian.precision import is_fast
 
 PACKAGES = ("gibbsian", "torch", "numpy", "numba")
 
 
 def describe() -> dict[str, Any]:
     """Return the processor, its cores and its widest vectors, the threads, and versions."""
+    half = " bf16" if is_fast(torch.device("cpu")) else ""
     return {
         "processor": processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "instructions": torch.backends.cpu.get_cpu_capability() + (" AMX" if has_amx() else ""),
+        "instructions": torch.backends.cpu.get_cpu_capability() + half,
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "versions": {k: v for k in PACKAGES if (v := _version(k))} | peers.versions(),

@@ -17,6 +17,7 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -51,7 +52,7 @@ METHODS: dict[str, tuple[Callable[[], Estimator], dict[str, float]]] = {
 
 def train(
     name: str, options: argparse.Namespace, data: Dataset, method: Estimator, clock: Timer,
-    **settings: float,
+    **settings: Any,
 ) -> BoltzmannMachine:  # fmt: skip
     """Train a machine for the time that is given, or read the one that is there."""
     path = options.out / f"{name}.pt"
@@ -143,7 +144,8 @@ def tell(name: str, found: dict[str, float]) -> None:
 def long(options: argparse.Namespace) -> None:
     """Train by whitened PCD-1 for so many minutes, and print the test log-likelihood."""
     data = gb.data.load("mnist")
-    machine = train("long", options, data, gb.PCD(), time.perf_counter, **LONG)
+    how = {**LONG, "precision": options.precision}
+    machine = train("long", options, data, gb.PCD(), time.perf_counter, **how)
     tell("PCD-1", save(options.out / "long-bounds.json", bounds(machine, data, options)))
 
 
@@ -190,6 +192,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=30)
     for name in SETTINGS:
         parser.add_argument(f"--{name}", type=float, help="in place of what the benchmark takes")
+    parser.add_argument("--precision", default="auto", help="of the long run's products")
     parser.add_argument("--batch-size", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seeds", type=int, default=3)

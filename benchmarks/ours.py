@@ -6,7 +6,7 @@ from torch import Generator, Tensor
 import gibbsian as gb
 from benchmarks.sizes import Sizes
 from benchmarks.timing import Skipped, Work
-from gibbsian.precision import lowered
+from gibbsian.precision import is_fast, lowered
 from gibbsian.samplers import Gibbs, run, start
 from gibbsian.training import Trainer
 
@@ -74,11 +74,6 @@ def sweep(made: gb.BoltzmannMachine, chains: int, count: int) -> Work:
     return work
 
 
-def has_amx() -> bool:
-    """Tell whether this CPU multiplies bfloat16 in tiles (AMX)."""
-    return bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
-
-
 def in_bfloat16(made: gb.BoltzmannMachine) -> gb.BoltzmannMachine:
     """Return the machine with its products in bfloat16, as ``precision="bf16"`` makes it.
 
@@ -87,8 +82,8 @@ def in_bfloat16(made: gb.BoltzmannMachine) -> gb.BoltzmannMachine:
     Skipped
         If this CPU is not made for it.
     """
-    if not has_amx():
-        raise Skipped("this CPU has no AMX")
+    if not is_fast(torch.device("cpu")):
+        raise Skipped("this CPU is not made for bfloat16")
     return lowered(made, "bf16")
 
 

@@ -68,15 +68,15 @@ def test_scikit_learn_has_our_couplings_in_the_dtype_that_is_named():
 
 
 def test_rows_in_bfloat16_are_so_and_are_left_out_where_the_cpu_is_not_made_for_it(monkeypatch):
-    monkeypatch.setattr(ours, "has_amx", lambda: True)
+    monkeypatch.setattr(ours, "is_fast", lambda device: True)
     made = ours.in_bfloat16(ours.machine(TINY))
     assert made.joints[0].up(torch.ones(3, TINY.visible)).dtype is torch.bfloat16
     rows = {k: getattr(contests, k)(TINY)["rows"] for k in ("sweep", "epoch")}
     assert {"gibbsian, bf16", "bare products, bf16"} <= set(rows["sweep"])
     assert "gibbsian, bf16" in rows["epoch"]
-    monkeypatch.setattr(ours, "has_amx", lambda: False)
+    monkeypatch.setattr(ours, "is_fast", lambda device: False)
     skipped = contests.sweep(TINY)["skipped"]
-    assert skipped["gibbsian, bf16"] == "skipped: this CPU has no AMX"
+    assert skipped["gibbsian, bf16"] == "skipped: this CPU is not made for bfloat16"
 
 
 # How it is timed.
@@ -228,7 +228,10 @@ def test_files_are_written_where_they_are_wanted(arguments, written, found, tmp_
 def test_a_failure_of_ours_fails_the_run_and_one_of_a_peer_does_not():
     assert run.broken({"sweep": {"skipped": {"gibbsian": "failed: ValueError: no"}}}) == ["sweep"]
     assert run.broken({"memory": {"skipped": {"memory": "failed: OSError: no"}}}) == ["memory"]
-    fine = {"rbms": "failed: ValueError: no", "gibbsian, bf16": "skipped: this CPU has no AMX"}
+    fine = {
+        "rbms": "failed: ValueError: no",
+        "gibbsian, bf16": "skipped: this CPU is not made for bfloat16",
+    }
     assert not run.broken({"sweep": {"skipped": fine}})
 
 

@@ -68,10 +68,7 @@ class Rows:
 
     def add_to(self, p: Tensor, scale: float) -> None:
         """Add the sum, times a number, to a tensor."""
-        if self.connection.is_matrix:
-            torch.addmm(p, self.a.T, self.b * self.w[:, None], alpha=scale, out=p)
-        else:
-            p.add_(self.total(), alpha=scale)
+        self.connection.add_statistics(p, self.a, self.b, self.w, scale)
 
     def fields(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
         """Return the fields (down, up) that the sum makes of two states, in place of the couplings."""

@@ -3,8 +3,8 @@
 bfloat16 keeps eight bits: bits, spins and one-of-K states are exact in it, and the matrix units of
 recent processors multiply it several times as fast as float32. What is rounded are the couplings (by
 up to 1 part in 512, each its own way) and the fields; parameters, biases and random draws stay in
-float32. Chains then sample a machine whose couplings are a little off, so only chains use this, never
-energies or likelihoods.
+float32. Chains then sample a machine whose couplings are a little off, so only training and chains use this,
+never energies or likelihoods.
 """
 
 import torch
@@ -57,6 +57,7 @@ class Rounded(Connection):
         super().__init__()
         self.connection = connection
         self.lower, self.upper = connection.lower, connection.upper
+        self.is_matrix = connection.is_matrix
         self._rounded = connection.weight.detach().bfloat16()
 
     @property
@@ -87,9 +88,25 @@ class Rounded(Connection):
         weights: Float[Tensor, " batch"] | None = None,
         out: Tensor | None = None,
     ) -> Tensor:
-        """Return the statistics in full: gradients are small differences of them."""
+        """Return the statistics in full: whoever reads them may take small differences."""
         full = self.weight.dtype
         return self.connection.statistics(a.to(full), b.to(full), weights, out)
+
+    def add_statistics(
+        self, p: Tensor, a: Float[Tensor, "batch n"], b: Float[Tensor, "batch m"],
+        weights: Float[Tensor, " batch"], scale: float,
+    ) -> None:  # fmt: skip
+        """Add the statistics, times a number, to a tensor in full.
+
+        With signed weights the difference of both phases is taken within the product, whose sums are in
+        full. What is rounded are its rows, in both phases alike where they have as many, and its result.
+        """
+        if not self.is_matrix:
+            self.connection.add_statistics(p, a, b, weights, scale)
+            return
+        half = len(a) / 2  # of two phases of equal size, weights are ±1/half
+        low = (b * (half * weights)[:, None]).bfloat16()
+        p.add_(torch.mm(a.bfloat16().T, low), alpha=scale / half)
 
 
 def _low(weight: Tensor | None, rounded: Tensor) -> Tensor:

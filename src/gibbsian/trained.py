@@ -335,7 +335,8 @@ def _complete(run: Run) -> Run:
     if "machine" not in run.config and "kind" in run.config:
         raise RunError(
             f"The run in {run.path} is of the kind {run.config['kind']} and holds no single machine; use a "
-            "command for such runs (train --resume, sample, evaluate, features, finetune), or one of its layers."
+            "command for such runs (train --resume, sample, evaluate, features, finetune), or one of its "
+            "layers."
         )
     for name in ("machine", "data", "data.spec", "data.fingerprint", "method", "training"):
         found: Any = run.config

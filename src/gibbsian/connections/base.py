@@ -51,6 +51,13 @@ class Connection(nn.Module, ABC):
         The weights are 1/batch unless given, and may have any sign.
         """
 
+    def add_statistics(
+        self, p: Tensor, a: Float[Tensor, "batch n"], b: Float[Tensor, "batch m"],
+        weights: Float[Tensor, " batch"], scale: float,
+    ) -> None:  # fmt: skip
+        """Add the statistics, times a number, to a tensor like `weight`, in place."""
+        p.add_(self.statistics(a, b, weights), alpha=scale)
+
 
 class Scaled(Connection):
     """A connection with all its couplings multiplied by a fixed factor, sharing their storage.

@@ -48,3 +48,10 @@ class Dense(Connection):
         # The narrower side is cheaper to scale.
         a, b = (a * w, b) if self.lower < self.upper else (a, b * w)
         return torch.mm(a.T, b, out=out)
+
+    def add_statistics(
+        self, p: Tensor, a: Float[Tensor, "batch n"], b: Float[Tensor, "batch m"],
+        weights: Float[Tensor, " batch"], scale: float,
+    ) -> None:  # fmt: skip
+        """Add the statistics, times a number, within the product that makes them."""
+        torch.addmm(p, a.T, b * weights[:, None], alpha=scale, out=p)
