@@ -5,8 +5,10 @@
 
 Bits are drawn anew from the grey levels at each visit; the test bits are drawn once, with seed 0. The
 learning rate falls to zero by the clock. The first of the minutes are an RBM's, of the lowest two layers, as
-which the deep machine begins (`gibbsian.growing`). The same command goes on with a run that was killed, from
-its last checkpoint; one that is trained is only evaluated, and one that is evaluated only shown.
+which the deep machine begins (`gibbsian.growing`). Or --begin names the run of such an RBM, such as the one
+that `python -m benchmarks.likelihood long` leaves in OUT/long, and --first-minutes says what it took. The same
+command goes on with a run that was killed, from its last checkpoint; one that is trained is only evaluated,
+and one that is evaluated only shown.
 
 Reference: −84.62 nats (Salakhutdinov & Hinton 2009; two layers of 500 and 1000 units, pre-trained).
 """
@@ -58,7 +60,9 @@ def train(options: argparse.Namespace, data: Dataset) -> gb.Trained:
     place, told = options.out / "run", options.out / "training.json"
     if told.is_file():
         return gb.load(place)
-    start = {"begin": str(first(options, data))} if options.first_minutes else {}
+    start = {}
+    if options.begin or options.first_minutes:
+        start["begin"] = str(options.begin or first(options, data))
     budget = Budget(options.minutes - options.first_minutes, time.perf_counter)
     hooks = {"schedule": budget.schedule, "callbacks": [budget], "progress": False}
     if (place / "config.toml").is_file():
@@ -70,7 +74,7 @@ def train(options: argparse.Namespace, data: Dataset) -> gb.Trained:
         found = gb.train(
             machine, data, method, out=place, updates=10**8, log_every=options.every,
             checkpoint_every=options.every, seed=options.seed, batch_size=options.batch_size,
-            **hooks, **DBM | start | given,
+            precision=options.precision, **hooks, **DBM | start | given,
         )  # fmt: skip
     figures = {
         "updates": found.step, "minutes": budget.spent / 60,
@@ -151,6 +155,10 @@ def parser() -> argparse.ArgumentParser:
     for name in SETTINGS:
         kind = int if name == "pretrain" else float
         made.add_argument(f"--{name}", type=kind, help="in place of what the benchmark takes")
+    made.add_argument(
+        "--begin", type=Path, help="run to begin as; --first-minutes says what it took"
+    )
+    made.add_argument("--precision", default="fp32", help="of the products of chains")
     made.add_argument("--batch-size", type=int, default=100)
     made.add_argument("--chains", type=int, default=100)
     made.add_argument("--steps", type=int, default=1)
