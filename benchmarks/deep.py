@@ -6,9 +6,9 @@
 Bits are drawn anew from the grey levels at each visit; the test bits are drawn once, with seed 0. The
 learning rate falls to zero by the clock. The first of the minutes are an RBM's, of the lowest two layers, as
 which the deep machine begins (`gibbsian.growing`). Or --begin names the run of such an RBM, such as the one
-that `python -m benchmarks.likelihood long` leaves in OUT/long, and --first-minutes says what it took. The same
-command goes on with a run that was killed, from its last checkpoint; one that is trained is only evaluated,
-and one that is evaluated only shown.
+that `python -m benchmarks.likelihood long` leaves in OUT/long, and --first-minutes says what it took. The
+same command goes on with a run that was killed, from its last checkpoint; one that is trained is only
+evaluated, and one that is evaluated only shown.
 
 Reference: −84.62 nats (Salakhutdinov & Hinton 2009; two layers of 500 and 1000 units, pre-trained).
 """
