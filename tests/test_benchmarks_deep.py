@@ -1,10 +1,12 @@
 """The deep benchmark at a tiny size: it goes on after a kill, and tells its bounds."""
 
+import argparse
 import json
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import gibbsian as gb
 
@@ -13,7 +15,7 @@ if not (ROOT / "benchmarks").is_dir():  # an installed copy of the tests has non
     pytest.skip("there are no benchmarks here", allow_module_level=True)
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import budget, deep  # noqa: E402
+from benchmarks import budget, deep, likelihood  # noqa: E402
 from gibbsian.training import Trainer  # noqa: E402
 
 
@@ -33,6 +35,28 @@ def test_a_budget_counts_the_time_of_all_sessions() -> None:
     second.on_start(None)  # type: ignore[arg-type]
     now[0] = 1012.0
     assert second.done == pytest.approx(0.6) and second.state_dict() == {"seconds": 36.0}
+
+
+def test_the_long_run_has_two_stages_and_the_second_begins_as_the_first(
+    tmp_path, monkeypatch, capsys
+) -> None:
+    load = gb.data.load
+    monkeypatch.setattr(gb.data, "load", lambda *a, **more: load("digits"))
+    options = argparse.Namespace(
+        out=tmp_path, hidden=6, minutes=0.02, many=20, precision="fp32", batch_size=10, seed=0, lr=None,
+        l2=None, whiten=None, chains=12, temperatures=40, ladder_steps=20,
+    )  # fmt: skip
+    likelihood.long(options)
+    first, second = (gb.load(tmp_path / k) for k in ("first", "long"))
+    assert second.config["training"]["begin"] == str(tmp_path / "first")
+    assert second.config["method"]["chains"] == 20 and first.config["method"]["chains"] == 100
+    kept = torch.load(tmp_path / "long.pt", weights_only=True)
+    assert torch.equal(kept["connections.0.weight"], second.machine.joints[0].weight)
+    found = json.loads((tmp_path / "long-bounds.json").read_text())
+    assert found["test_ais_low"] <= found["test_ais"] <= found["test_ais_high"] < 0
+    likelihood.long(options)  # trained: evaluated again
+    told = capsys.readouterr().out
+    assert told.count("updates") == 2 and told.count("nats by ais") == 2
 
 
 def test_the_run_goes_on_after_a_kill_and_tells_its_bounds(tmp_path, monkeypatch, capsys) -> None:
