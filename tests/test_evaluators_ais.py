@@ -300,15 +300,25 @@ def test_partition_reports_everything_and_tells_progress():
     assert alone.ais is None and alone.converged
 
 
-def test_a_hard_machine_is_called_not_converged():
+def test_a_hard_machine_is_called_not_converged_until_its_ladder_is_long_enough():
     g = torch.Generator().manual_seed(0)
     machine = rbm(40, 30)
     with torch.no_grad():
         machine.joints[0].weight.copy_(2 * torch.randn(40, 30, generator=g))
-    found = partition(machine, rows(machine, 20), chains=20, temperatures=10, equilibrate=20,
-                      limit_bits=10, generator=1)  # fmt: skip
+    options = {
+        "chains": 20,
+        "temperatures": 10,
+        "equilibrate": 20,
+        "limit_bits": 10,
+        "generator": 1,
+    }
+    found = partition(machine, rows(machine, 20), ladder_steps=20, **options)
     assert found.exact is None and not found.converged
     assert all(w.startswith("Not converged") for w in found.words())
+    longer = partition(machine, rows(machine, 20), **options)  # goes on for its round trips
+    assert longer.ladder.steps > 20 and longer.believed.name == "ladder"
+    # By 200 chains of 4,000 steps, with 198 round trips each: 254.167 [254.134, 254.181].
+    assert longer.believed.low < 254.16 < longer.believed.high < 254.8
 
 
 def test_crossed_bounds_are_called_by_their_cause():
