@@ -73,10 +73,16 @@ def test_chains_sample_the_machine_with_fast_weights(name, generator):
     before = {k: p.clone() for k, p in machine.state_dict().items()}
     method = FPCD(steps=3, chains=50, start="noise")
     chains = method.init(machine, _rows(machine), generator)
-    overlay = {k: 0.3 * torch.randn_like(t) for k, t in _overlay(chains).items()}
+    # Small enough for a proper machine: fast weights beyond that are scaled down.
+    noise = Generator().manual_seed(2)
+    overlay = {
+        k: 0.2 * torch.randn(t.shape, generator=noise, dtype=t.dtype)
+        for k, t in _overlay(chains).items()
+    }
     chains = ChainState(chains.layers, {f"fast.{k}": t for k, t in overlay.items()})
     phases = method.step(machine, _rows(machine), chains, Generator().manual_seed(1))
     other, source = _moved(machine, overlay), Generator().manual_seed(1)
+    assert other.is_proper()
     state = ChainState(chains.layers)
     for _ in range(3):
         state, _ = Gibbs().step(other, state, source)
