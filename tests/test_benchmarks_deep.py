@@ -43,8 +43,8 @@ def test_the_long_run_has_two_stages_and_the_second_begins_as_the_first(
     load = gb.data.load
     monkeypatch.setattr(gb.data, "load", lambda *a, **more: load("digits"))
     options = argparse.Namespace(
-        out=tmp_path, hidden=6, minutes=0.02, many=20, precision="fp32", batch_size=10, seed=0, lr=None,
-        l2=None, whiten=None, chains=12, temperatures=40, ladder_steps=20,
+        out=tmp_path, hidden=6, minutes=0.02, first=0.4, many=20, precision="fp32", batch_size=10,
+        seed=0, lr=None, l2=None, whiten=None, chains=12, temperatures=40, ladder_steps=20,
     )  # fmt: skip
     likelihood.long(options)
     first, second = (gb.load(tmp_path / k) for k in ("first", "long"))

@@ -233,21 +233,31 @@ def ladder_log_z(
         if climb.round_trips(state) >= wanted or 2 * steps > longest:
             break
         burn, steps = 2 * burn, 2 * steps
+    levels_at = (_betas(state), _updates(reference, len(climb.draws[0].acceptance) + 1))
+    return _estimate(climb, start.log_z0(), state, levels_at, chains, steps)
+
+
+def _estimate(
+    climb: "_Climb", log_z0: float, state: ChainState,
+    levels_at: tuple[tuple[float, ...], tuple[float, ...]], chains: int, steps: int,
+) -> Ladder:  # fmt: skip
+    """Bridge the rungs, by all draws and by their later half; `levels_at` are betas and updates."""
     draws = torch.stack([d.gains for d in climb.draws]).double()
     acceptance = torch.stack([d.acceptance for d in climb.draws]).mean(dim=0)
     (rungs, error), (late, late_error) = _rungs(draws), _rungs(draws[len(draws) // 2 :])
-    value, drift = start.log_z0() + float(rungs.sum()), float(late.sum() - rungs.sum())
+    value, drift = log_z0 + float(rungs.sum()), float(late.sum() - rungs.sum())
     low = value - max(_Z95 * error, _Z95 * late_error - drift)
     high = value + max(_Z95 * error, _Z95 * late_error + drift)
+    betas, updates = levels_at
     return Ladder(
-        value, error, low, high, drift, _betas(state), rungs, acceptance,
-        climb.round_trips(state), chains, steps, state.layers, _updates(reference, len(rungs) + 1),
+        value, error, low, high, drift, betas, rungs, acceptance, climb.round_trips(state), chains,
+        steps, state.layers, updates,
     )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class _Draw:
-    """What is kept of a step: reduced energies on each rung, shares of swaps, round trips before it."""
+    """What is kept of a step: reduced energies on each rung, shares of swaps, round trips so far."""
 
     step: int
     gains: Float[Tensor, "rungs two chains"]
@@ -262,7 +272,7 @@ class _Climb:
         self, state: ChainState, done: int, progress: Callable[[float], None] | None
     ) -> None:
         self.draws: list[_Draw] = []
-        self.done, self.progress = done, progress
+        self.done, self.progress, self._thin = done, progress, 1
         self._trips = _round_trips(state)
 
     def go(
@@ -270,7 +280,10 @@ class _Climb:
         steps: int, generator: Generator,
     ) -> ChainState:  # fmt: skip
         """Make the steps that are missing from so many after so many of burn-in, and forget the burn-in's."""
-        thin, whole_way, before = math.ceil(steps / _DRAWS), burn + steps, self.done
+        # By doubling, or draws that were kept would not be among those of the longer ladder.
+        while steps > self._thin * _DRAWS:
+            self._thin *= 2
+        thin, whole_way, before = self._thin, burn + steps, self.done
         gone = [d.round_trips for d in self.draws if d.step <= burn]
         self._trips = gone[-1] if gone else self._trips
         self.draws = [d for d in self.draws if d.step > burn and d.step % thin == 0]

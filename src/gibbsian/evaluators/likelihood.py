@@ -120,10 +120,8 @@ def _ladder(
     levels = Tempering(base).placed(BaseRatePath(base, machine), generator)
     told, wanted = _told(progress, "tempering"), 0.0
     if steps is None:
-        steps, wanted = (
-            min(max(2 * temperatures // len(levels), _LEAST_STEPS), _MOST_STEPS),
-            _ROUND_TRIPS,
-        )
+        steps = min(max(2 * temperatures // len(levels), _LEAST_STEPS), _MOST_STEPS)
+        wanted = _ROUND_TRIPS
     return ladder_log_z(
         machine, base, chains, levels, max(steps, 2), generator, progress=told, round_trips=wanted
     )
