@@ -1,14 +1,13 @@
 """A deep Boltzmann machine on MNIST, trained for so many minutes: its variational test bound.
 
     export GIBBSIAN_DATA=DIR
-    .venv/bin/python -m benchmarks.deep dbm --minutes 90 --first-minutes 20 --hidden 500,1000 --out runs/dbm
+    .venv/bin/python -m benchmarks.deep dbm --minutes 90 --first-minutes 30 --hidden 500,1000 --out runs/dbm
 
 Bits are drawn anew from the grey levels at each visit; the test bits are drawn once, with seed 0. The
 learning rate falls to zero by the clock. The first of the minutes are an RBM's, of the lowest two layers, as
-which the deep machine begins (`gibbsian.growing`). Or --begin names the run of such an RBM, such as the one
-that `python -m benchmarks.likelihood long` leaves in OUT/long, and --first-minutes says what it took. The
-same command goes on with a run that was killed, from its last checkpoint; one that is trained is only
-evaluated, and one that is evaluated only shown.
+which the deep machine begins (`gibbsian.growing`); it is trained as by `benchmarks.likelihood long`. The same
+command goes on with a run that was killed, from its last checkpoint; one that is trained is only evaluated,
+and one that is evaluated only shown.
 
 Reference: −84.62 nats (Salakhutdinov & Hinton 2009; two layers of 500 and 1000 units, pre-trained).
 """
@@ -23,6 +22,7 @@ from pathlib import Path
 import torch
 
 import gibbsian as gb
+from benchmarks import likelihood
 from benchmarks.budget import Budget
 from gibbsian import recipes
 from gibbsian.cli import options as opt
@@ -33,27 +33,15 @@ SETTINGS = ("lr", "l2", "whiten", "pretrain")
 # Begun as an RBM. Plain steps and 100 chains lower its bound by half a nat and more; whitened, and with more
 # chains, it stays. From random couplings, whitened at rates of 0.1 and 0.3, the top layer froze.
 DBM = {"lr": 0.05, "whiten": 0.3}
-FIRST = {"lr": 0.5, "whiten": 0.3, "l2": 1e-4}
 
 
 def first(options: argparse.Namespace, data: Dataset) -> Path:
     """Train the RBM that the deep machine begins as; return the folder of its run."""
-    place, told = options.out / "first", options.out / "first.json"
-    if told.is_file():
-        return place
-    budget = Budget(options.first_minutes, time.perf_counter)
-    hooks = {"schedule": budget.schedule, "callbacks": [budget], "progress": False}
-    if (place / "config.toml").is_file():
-        found = gb.resume(place, **hooks)
-    else:
-        machine = recipes.build("rbm", data, int(options.hidden.split(",")[0]))
-        found = gb.train(
-            machine, data, gb.PCD(), out=place, updates=10**8, log_every=10**8,
-            checkpoint_every=options.every, seed=options.seed, **hooks, **FIRST,
-        )  # fmt: skip
-    told.write_text(json.dumps({"updates": found.step, "minutes": budget.spent / 60}))
-    print(f"first RBM: {found.step} updates in {budget.spent / 60:.1f} minutes", flush=True)
-    return place
+    hidden, out = options.hidden.split(",")[0], options.out / "first"
+    asked = ["long", "--hidden", hidden, "--minutes", options.first_minutes, "--seed", options.seed,
+             "--precision", options.precision, "--out", out]  # fmt: skip
+    likelihood.stages(likelihood.reader().parse_args([str(a) for a in asked]), data)
+    return out / "long"
 
 
 def train(options: argparse.Namespace, data: Dataset) -> gb.Trained:
@@ -61,9 +49,7 @@ def train(options: argparse.Namespace, data: Dataset) -> gb.Trained:
     place, told = options.out / "run", options.out / "training.json"
     if told.is_file():
         return gb.load(place)
-    start = {}
-    if options.begin or options.first_minutes:
-        start["begin"] = str(options.begin or first(options, data))
+    start = {"begin": str(first(options, data))} if options.first_minutes else {}
     budget = Budget(options.minutes - options.first_minutes, time.perf_counter)
     hooks = {"schedule": budget.schedule, "callbacks": [budget], "progress": False}
     if (place / "config.toml").is_file():
@@ -152,13 +138,10 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("what", choices=("dbm",))
     made.add_argument("--hidden", default="500,1000")
     made.add_argument("--minutes", type=float, default=90)
-    made.add_argument("--first-minutes", type=float, default=20, help="of them, the first RBM's")
+    made.add_argument("--first-minutes", type=float, default=30, help="of them, the first RBM's")
     for name in SETTINGS:
         kind = int if name == "pretrain" else float
         made.add_argument(f"--{name}", type=kind, help="in place of what the benchmark takes")
-    made.add_argument(
-        "--begin", type=Path, help="run to begin as; --first-minutes says what it took"
-    )
     made.add_argument("--precision", default="auto", help="of the products of chains")
     made.add_argument("--batch-size", type=int, default=200)
     made.add_argument("--chains", type=int, default=300)

@@ -148,15 +148,21 @@ def tell(name: str, found: dict[str, float]) -> None:
     )
 
 
-def long(options: argparse.Namespace) -> None:
-    """Train by whitened PCD-1 for so many minutes, with few chains and then many; print the likelihood."""
-    data, clock = gb.data.load("mnist"), time.perf_counter
-    how = {**LONG, "precision": options.precision}
+def stages(options: argparse.Namespace, data: Dataset) -> BoltzmannMachine:
+    """Train by whitened PCD-1, with few chains and then many, in the runs OUT/first and OUT/long."""
+    how, clock = {**LONG, "precision": options.precision}, time.perf_counter
     machine = train("first", options, data, gb.PCD(), clock, options.first, **how)
     if options.first < 1:
         how |= {**MANY, "begin": str(options.out / "first")}
         many = gb.PCD(chains=options.many)
         machine = train("long", options, data, many, clock, 1 - options.first, **how)
+    return machine
+
+
+def long(options: argparse.Namespace) -> None:
+    """Train in stages, and print the test log-likelihood."""
+    data = gb.data.load("mnist")
+    machine = stages(options, data)
     tell("PCD-1", save(options.out / "long-bounds.json", bounds(machine, data, options)))
 
 
@@ -195,8 +201,8 @@ def save(path: Path, found: dict[str, float]) -> dict[str, float]:
     return found
 
 
-def main() -> None:
-    """Run one of the benchmarks."""
+def reader() -> argparse.ArgumentParser:
+    """Return what reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=("long", "methods", "small"))
     parser.add_argument("--hidden", type=int, default=500)
@@ -219,7 +225,12 @@ def main() -> None:
     parser.add_argument("--ladder-steps", type=int, default=1_000)
     parser.add_argument("--only", nargs="*", choices=list(METHODS))
     parser.add_argument("--out", type=Path, default=Path("runs/likelihood"))
-    options = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Run one of the benchmarks."""
+    options = reader().parse_args()
     {"long": long, "methods": methods, "small": small}[options.what](options)
 
 

@@ -101,12 +101,13 @@ def test_its_first_minutes_are_an_rbms_as_which_it_begins(tmp_path, monkeypatch)
     )  # fmt: skip
     update, steps = Trainer._update, []
     clock = lambda: 0.05 * len(steps)  # noqa: E731
-    monkeypatch.setattr(deep, "Budget", lambda minutes, _: budget.Budget(minutes, clock))
+    for module in (deep, likelihood):
+        monkeypatch.setattr(module, "Budget", lambda minutes, _: budget.Budget(minutes, clock))
     monkeypatch.setattr(
         Trainer, "_update", lambda self, x, w: (steps.append(0), update(self, x, w))[1]
     )
     found = deep.train(options, gb.data.load("mnist"))
-    first = json.loads((tmp_path / "first.json").read_text())
-    assert first["updates"] in (11, 12, 13) and found.step in (11, 12, 13)
+    stages = [json.loads((tmp_path / "first" / f"{k}.json").read_text()) for k in ("first", "long")]
+    assert sum(s["updates"] for s in stages) in (11, 12, 13, 14) and found.step in (11, 12, 13)
     assert found.machine.sizes == (64, 6, 4)
-    assert found.config["training"]["begin"] == str(tmp_path / "first")
+    assert found.config["training"]["begin"] == str(tmp_path / "first" / "long")
