@@ -40,8 +40,7 @@ def first(options: argparse.Namespace, data: Dataset) -> Path:
     hidden, out = options.hidden.split(",")[0], options.out / "first"
     asked = ["long", "--hidden", hidden, "--minutes", options.first_minutes, "--seed", options.seed,
              "--precision", options.precision, "--out", out]  # fmt: skip
-    likelihood.stages(likelihood.reader().parse_args([str(a) for a in asked]), data)
-    return out / "long"
+    return likelihood.train_stages(likelihood.reader().parse_args([str(a) for a in asked]), data)[1]
 
 
 def train(options: argparse.Namespace, data: Dataset) -> gb.Trained:
@@ -124,7 +123,7 @@ def tell(found: dict[str, float]) -> None:
 
 def dbm(options: argparse.Namespace) -> None:
     """Train and evaluate a deep Boltzmann machine."""
-    data = gb.data.load("mnist")
+    data = gb.data.load("mnist", validation=options.validation)
     found, told = train(options, data), options.out / "bounds.json"
     if not told.is_file():
         with torch.no_grad():
@@ -142,6 +141,7 @@ def parser() -> argparse.ArgumentParser:
     for name in SETTINGS:
         kind = int if name == "pretrain" else float
         made.add_argument(f"--{name}", type=kind, help="in place of what the benchmark takes")
+    made.add_argument("--validation", type=int, help="validation rows; 0: learn from them as well")
     made.add_argument("--precision", default="auto", help="of the products of chains")
     made.add_argument("--batch-size", type=int, default=200)
     made.add_argument("--chains", type=int, default=300)

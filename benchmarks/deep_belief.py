@@ -43,7 +43,7 @@ REFERENCES = {"updown": 1.25, "finetune": 0.92, "features": 1.83}
 
 def load(options: argparse.Namespace) -> Dataset:
     """Load the data, grey levels as rates."""
-    return gb.data.load(options.data, transform="scale")
+    return gb.data.load(options.data, transform="scale", validation=options.validation)
 
 
 @contextmanager
@@ -127,8 +127,8 @@ def fine_tune(options: argparse.Namespace) -> None:
                 folder, settings, dropout=options.dropout, input_dropout=options.input_dropout,
                 tell=print,
             )  # fmt: skip
-    write(options.out, "finetune", {
-        "test_error": 100 * found.errors["test"], "validation_error": 100 * found.errors["validation"],
+    errors = {f"{k}_error": 100 * e for k, e in found.errors.items()}
+    write(options.out, "finetune", errors | {
         "minutes": minutes_of(folder / "finetune"),
         "dropout": options.dropout, "input_dropout": options.input_dropout,
     })  # fmt: skip
@@ -210,6 +210,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("command", choices=COMMANDS)
     parser.add_argument("--data", default="mnist")
+    parser.add_argument("--validation", type=int, help="validation rows; 0: learn from them as well")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/out/deep-belief"))
     parser.add_argument("--minutes", type=float, default=120.0, help="stop when they are over")
     parser.add_argument("--hidden", default="500,500,2000")

@@ -3,13 +3,15 @@
     export GIBBSIAN_DATA=DIR
     .venv/bin/python -m benchmarks.likelihood long --minutes 30 --out runs/long
     .venv/bin/python -m benchmarks.likelihood long --hidden 1000 --minutes 60 --out runs/large
+    .venv/bin/python -m benchmarks.likelihood certify --out runs/long
     .venv/bin/python -m benchmarks.likelihood methods --minutes 10 --out runs/methods
     .venv/bin/python -m benchmarks.likelihood small
 
 Bits are drawn anew from the grey levels at each visit; the test bits are drawn once, with seed 0. The long
-run has two stages, with few chains and then with more; `--first 1` leaves the second out. A run that is there
-is only evaluated, and one that was killed goes on. Training stops by the clock (`long`) or by the processor
-time of one thread (`methods`), and the learning rate falls to zero by the same measure.
+run has three stages: few chains, more of them, and tempering; `--shares` of the time may leave out the last
+ones. A run that is there is only evaluated, and one that was killed goes on. Training stops by the clock
+(`long`) or by the processor time of one thread (`methods`), and the learning rate falls to zero by the same
+measure, in each stage anew. `certify` certifies the machine of the long run that is in OUT.
 """
 
 import argparse
@@ -18,7 +20,7 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -35,8 +37,10 @@ TEST_BITS = 0
 # Settings of training that may be given, and those of the long run. Others are the recipe's.
 SETTINGS = ("lr", "l2", "whiten")
 LONG = {"lr": 0.5, "whiten": 0.3, "l2": 1e-4}
-# What the long run's second stage has in place of that, beside more chains.
+# What its second stage has in place of that, beside more chains; and the third, plain steps with tempering,
+# which sets right how much of the probability each mode has.
 MANY = {"batch_size": 200, "l2": 2e-4}
+FINISH = {"batch_size": 200, "l2": 2e-4, "lr": 0.05}
 
 # What each is trained by, and settings other than the recipe's. PTT has to be slow at first, or it makes
 # one checkpoint after another.
@@ -51,6 +55,11 @@ METHODS: dict[str, tuple[Callable[[], Estimator], dict[str, float]]] = {
     "PTT": (lambda: gb.PTT(), {"lr": 0.02}),
     "PCD-1, whitened": (lambda: gb.PCD(), LONG),
 }
+
+
+def load(options: argparse.Namespace) -> Dataset:
+    """Load MNIST; where settings are chosen already, without validation rows."""
+    return gb.data.load("mnist", validation=options.validation)
 
 
 def train(
@@ -115,6 +124,8 @@ def bounds(
     assert forward is not None and ladder is not None
     print("; ".join(z.words()), flush=True)
     for split in ("validation", "test"):
+        if getattr(data, split) is None:
+            continue
         rows = getattr(data, split).tensor(generator=TEST_BITS)
         with torch.no_grad():
             energies = -machine.free_energy(rows).double()
@@ -136,9 +147,10 @@ def tell(name: str, found: dict[str, float]) -> None:
     """Print a line for each way to log Z."""
     for way in ("ais", "reverse", "bridge"):
         low, high = found[f"test_{way}_low"], found[f"test_{way}_high"]
+        held = found.get(f"validation_{way}")
+        beside = "" if held is None else f", validation {held:.2f}"
         print(
-            f"{name}: test {found[f'test_{way}']:.2f} [{low:.2f}, {high:.2f}] nats by {way}, "
-            f"validation {found[f'validation_{way}']:.2f}"
+            f"{name}: test {found[f'test_{way}']:.2f} [{low:.2f}, {high:.2f}] nats by {way}{beside}"
         )
     print(
         f"{name}: gap {found['gap']:.2f}, ESS {found['ais_ess']:.0f} and {found['reverse_ess']:.0f}, "
@@ -148,28 +160,60 @@ def tell(name: str, found: dict[str, float]) -> None:
     )
 
 
-def stages(options: argparse.Namespace, data: Dataset) -> BoltzmannMachine:
-    """Train by whitened PCD-1, with few chains and then many, in the runs OUT/first and OUT/long."""
-    how, clock = {**LONG, "precision": options.precision}, time.perf_counter
-    machine = train("first", options, data, gb.PCD(), clock, options.first, **how)
-    if options.first < 1:
-        how |= {**MANY, "begin": str(options.out / "first")}
-        many = gb.PCD(chains=options.many)
-        machine = train("long", options, data, many, clock, 1 - options.first, **how)
-    return machine
+class Stage(NamedTuple):
+    """A stage of the long run: the name of its folder, its share of the time, and how it is trained."""
+
+    name: str
+    share: float
+    method: Estimator
+    settings: dict[str, Any]
+
+
+def stages(options: argparse.Namespace) -> list[Stage]:
+    """Return the stages of the long run: as many as there are shares."""
+    how: dict[str, Any] = {**LONG, "precision": options.precision}
+    kinds = (
+        ("first", gb.PCD(), how),
+        ("long", gb.PCD(chains=options.many, start="data"), how | MANY),
+        ("finish", gb.PCD(sampler="tempering", start="data"), dict(FINISH)),
+    )
+    return [
+        Stage(name, share, method, settings)
+        for (name, method, settings), share in zip(kinds, options.shares, strict=False)
+    ]
+
+
+def train_stages(options: argparse.Namespace, data: Dataset) -> tuple[BoltzmannMachine, Path]:
+    """Train by one stage after another; return the machine and the folder of the last."""
+    begin: dict[str, Any] = {}
+    for name, share, method, settings in stages(options):
+        machine = train(name, options, data, method, time.perf_counter, share, **settings | begin)
+        begin = {"begin": str(options.out / name)}
+    return machine, options.out / name
 
 
 def long(options: argparse.Namespace) -> None:
     """Train in stages, and print the test log-likelihood."""
-    data = gb.data.load("mnist")
-    machine = stages(options, data)
+    data = load(options)
+    machine, _ = train_stages(options, data)
     tell("PCD-1", save(options.out / "long-bounds.json", bounds(machine, data, options)))
+
+
+def certify(options: argparse.Namespace) -> None:
+    """Certify the last stage of the long run that is in OUT, by Gibbs chains from noise and from data."""
+    found, begin = gb.load(options.out / stages(options)[-1].name), time.perf_counter()
+    made = gb.certify(
+        found, chains=options.certify_chains, steps=options.certify_steps, seed=options.seed
+    )
+    minutes = (time.perf_counter() - begin) / 60
+    save(options.out / "certificate.json", made.as_dict() | {"minutes": minutes})
+    print(*made.words, f"Certified in {minutes:.1f} minutes.", sep="\n", flush=True)
 
 
 def methods(options: argparse.Namespace) -> None:
     """Train by every method for the same processor time on one thread; print the table."""
     torch.set_num_threads(1)
-    data = gb.data.load("mnist")
+    data = load(options)
     for name in options.only or METHODS:
         make, settings = METHODS[name]
         machine = train(name, options, data, make(), time.process_time, **settings)
@@ -201,16 +245,23 @@ def save(path: Path, found: dict[str, float]) -> dict[str, float]:
     return found
 
 
+COMMANDS = {"long": long, "certify": certify, "methods": methods, "small": small}
+
+
 def reader() -> argparse.ArgumentParser:
     """Return what reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("long", "methods", "small"))
+    parser.add_argument("what", choices=tuple(COMMANDS))
     parser.add_argument("--hidden", type=int, default=500)
     parser.add_argument("--minutes", type=float, default=30)
     for name in SETTINGS:
         parser.add_argument(f"--{name}", type=float, help="in place of what the benchmark takes")
     parser.add_argument(
-        "--first", type=float, default=0.4, help="share of the long run's time in its first stage"
+        "--shares", type=float, nargs="+", default=[0.35, 0.45, 0.2],
+        help="shares of the long run's time in its stages, of which the last ones may be left out",
+    )  # fmt: skip
+    parser.add_argument(
+        "--validation", type=int, help="validation rows; 0: learn from them as well"
     )
     parser.add_argument(
         "--many", type=int, default=500, help="chains of the long run's second stage"
@@ -223,6 +274,8 @@ def reader() -> argparse.ArgumentParser:
     parser.add_argument("--chains", type=int, default=200)
     parser.add_argument("--temperatures", type=int, default=20_000)
     parser.add_argument("--ladder-steps", type=int, default=1_000)
+    parser.add_argument("--certify-chains", type=int, default=400)
+    parser.add_argument("--certify-steps", type=int, default=60_000)
     parser.add_argument("--only", nargs="*", choices=list(METHODS))
     parser.add_argument("--out", type=Path, default=Path("runs/likelihood"))
     return parser
@@ -230,8 +283,11 @@ def reader() -> argparse.ArgumentParser:
 
 def main() -> None:
     """Run one of the benchmarks."""
-    options = reader().parse_args()
-    {"long": long, "methods": methods, "small": small}[options.what](options)
+    parser = reader()
+    options = parser.parse_args()
+    if not 1 <= len(options.shares) <= 3 or abs(sum(options.shares) - 1) > 1e-6:
+        parser.error("--shares are one to three shares of the time that add up to 1")
+    COMMANDS[options.what](options)
 
 
 if __name__ == "__main__":

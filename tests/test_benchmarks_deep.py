@@ -1,6 +1,5 @@
 """The deep benchmark at a tiny size: it goes on after a kill, and tells its bounds."""
 
-import argparse
 import json
 import sys
 from pathlib import Path
@@ -37,26 +36,32 @@ def test_a_budget_counts_the_time_of_all_sessions() -> None:
     assert second.done == pytest.approx(0.6) and second.state_dict() == {"seconds": 36.0}
 
 
-def test_the_long_run_has_two_stages_and_the_second_begins_as_the_first(
+def test_stages_of_the_long_run_begin_as_the_one_before_and_the_last_is_certified(
     tmp_path, monkeypatch, capsys
 ) -> None:
     load = gb.data.load
     monkeypatch.setattr(gb.data, "load", lambda *a, **more: load("digits"))
-    options = argparse.Namespace(
-        out=tmp_path, hidden=6, minutes=0.02, first=0.4, many=20, precision="fp32", batch_size=10,
-        seed=0, lr=None, l2=None, whiten=None, chains=12, temperatures=40, ladder_steps=20,
+    options = likelihood.reader().parse_args(
+        ["long", "--hidden", "6", "--minutes", "0.03", "--many", "20", "--precision", "fp32",
+         "--batch-size", "10", "--chains", "12", "--temperatures", "40", "--ladder-steps", "20",
+         "--certify-chains", "8", "--certify-steps", "40", "--out", str(tmp_path)]
     )  # fmt: skip
     likelihood.long(options)
-    first, second = (gb.load(tmp_path / k) for k in ("first", "long"))
+    runs = first, second, last = [gb.load(tmp_path / k) for k in ("first", "long", "finish")]
     assert second.config["training"]["begin"] == str(tmp_path / "first")
-    assert second.config["method"]["chains"] == 20 and first.config["method"]["chains"] == 100
-    kept = torch.load(tmp_path / "long.pt", weights_only=True)
-    assert torch.equal(kept["connections.0.weight"], second.machine.joints[0].weight)
+    assert last.config["training"]["begin"] == str(tmp_path / "long")
+    assert [r.config["method"]["chains"] for r in runs] == [100, 20, 100]
+    assert first.config["method"].get("sampler") is None
+    assert last.config["method"]["sampler"] == "tempering"
+    kept = torch.load(tmp_path / "finish.pt", weights_only=True)
+    assert torch.equal(kept["connections.0.weight"], last.machine.joints[0].weight)
     found = json.loads((tmp_path / "long-bounds.json").read_text())
     assert found["test_ais_low"] <= found["test_ais"] <= found["test_ais_high"] < 0
     likelihood.long(options)  # trained: evaluated again
     told = capsys.readouterr().out
-    assert told.count("updates") == 2 and told.count("nats by ais") == 2
+    assert told.count("updates") == 3 and told.count("nats by ais") == 2
+    likelihood.certify(options)
+    assert json.loads((tmp_path / "certificate.json").read_text())["minutes"] > 0
 
 
 def test_the_run_goes_on_after_a_kill_and_tells_its_bounds(tmp_path, monkeypatch, capsys) -> None:
@@ -107,7 +112,7 @@ def test_its_first_minutes_are_an_rbms_as_which_it_begins(tmp_path, monkeypatch)
         Trainer, "_update", lambda self, x, w: (steps.append(0), update(self, x, w))[1]
     )
     found = deep.train(options, gb.data.load("mnist"))
-    stages = [json.loads((tmp_path / "first" / f"{k}.json").read_text()) for k in ("first", "long")]
-    assert sum(s["updates"] for s in stages) in (11, 12, 13, 14) and found.step in (11, 12, 13)
+    stages = [json.loads((tmp_path / "first" / f"{k}.json").read_text()) for k in ("first", "long", "finish")]
+    assert sum(s["updates"] for s in stages) in (11, 12, 13, 14, 15) and found.step in (11, 12, 13)
     assert found.machine.sizes == (64, 6, 4)
-    assert found.config["training"]["begin"] == str(tmp_path / "first" / "long")
+    assert found.config["training"]["begin"] == str(tmp_path / "first" / "finish")
