@@ -112,7 +112,10 @@ def test_its_first_minutes_are_an_rbms_as_which_it_begins(tmp_path, monkeypatch)
         Trainer, "_update", lambda self, x, w: (steps.append(0), update(self, x, w))[1]
     )
     found = deep.train(options, gb.data.load("mnist"))
-    stages = [json.loads((tmp_path / "first" / f"{k}.json").read_text()) for k in ("first", "long", "finish")]
+    stages = [
+        json.loads((tmp_path / "first" / f"{k}.json").read_text())
+        for k in ("first", "long", "finish")
+    ]
     assert sum(s["updates"] for s in stages) in (11, 12, 13, 14, 15) and found.step in (11, 12, 13)
     assert found.machine.sizes == (64, 6, 4)
     assert found.config["training"]["begin"] == str(tmp_path / "first" / "finish")

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
+from gibbsian import tails
 from gibbsian import units as families
 from gibbsian.connections import Connection
 from gibbsian.errors import GibbsianError
@@ -226,17 +227,20 @@ class BoltzmannMachine(nn.Module):
         return out
 
     def is_proper(self) -> bool:
-        """Tell whether Z is finite, by the sufficient condition ‖γ_e^−½ W γ_o^−½‖₂ < 1.
+        """Tell whether Z is finite: whether `coupling_norm` is below 1.
 
-        The norm runs over units with unbounded values only: machines in which these never meet are
-        always proper.
+        Machines in which units with unbounded values never meet are always proper.
         """
         return self.coupling_norm() < 1
 
     def coupling_norm(self) -> float:
-        """Return ‖γ_e^−½ W γ_o^−½‖₂ over all unbounded even and odd units; 0 where none meet.
+        """Return the largest u·B w over unit vectors, B = γ_e^−½ W γ_o^−½ over unbounded units.
 
-        It is NaN where a coupling is not finite.
+        The energy grows in every direction, so that Z is finite, where this is below 1. Without rectified
+        units it is the spectral norm ‖B‖₂. Rectified units grow upwards only, so their entries of u and w
+        are not negative: the value is the largest of the local maxima that are found from 32 fixed
+        directions, and may be below the spectral norm. It is 0 where no unbounded units meet, and NaN where
+        a coupling is not finite.
         """
         scales = [unit.tail_precision(u).rsqrt() for u in self.layers]
         if not any(bool(a.any()) and bool(b.any()) for a, b in pairwise(scales)):
@@ -255,6 +259,8 @@ class BoltzmannMachine(nn.Module):
         matrix = torch.cat(rows).detach()
         if not bool(torch.isfinite(matrix).all()):
             return math.nan
+        if tails.Tails(self).is_cone:
+            return tails.norm(self)
         return float(torch.linalg.matrix_norm(matrix, ord=2))
 
     def check(self, x: Tensor, what: str = "the data") -> None:

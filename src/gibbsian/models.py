@@ -54,7 +54,9 @@ def relu_rbm(visible: int | Units, hidden: int | Units) -> BoltzmannMachine:
     """Build an RBM with Gaussian visible and ReLU (exact truncated Gaussian) hidden units.
 
     Such a machine has a finite Z only while its couplings are small against the precisions
-    (`BoltzmannMachine.is_proper`); training keeps it so.
+    (`BoltzmannMachine.is_proper`); training keeps it so. Where even the spectral norm of γ_v^−½ W γ_h^−½ is
+    below 1, the density of the visible units is log-concave and has one mode: var(h | v) ≤ 1/γ_h, so
+    −∇² log p(v) ≥ γ_v − W γ_h⁻¹ Wᵀ > 0. Several modes need units that oppose each other.
     """
     visible = visible if isinstance(visible, Units) else Gaussian(visible)
     return layered(visible, hidden if isinstance(hidden, Units) else ReLU(hidden))

@@ -55,7 +55,7 @@ RECIPES: dict[str, Recipe] = {
     ),
     "relu-rbm": Recipe(
         ("real",), _REAL, ["standardise"], models.relu_rbm,
-        {"lr": 0.002, "biases": {"1": -1.0}}, {"chains": 200, "refresh": 0.001},
+        {"lr": 0.01, "biases": {"1": -1.0}}, {"chains": 200, "refresh": 0.001},
     ),
     "softmax-rbm": Recipe(("onehot",), ["threshold", "one-hot"], ["one-hot"], models.rbm),
     "dbm": Recipe(

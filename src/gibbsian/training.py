@@ -379,7 +379,7 @@ class Trainer:
             "scheduler": self.scheduler.state_dict(),
             "offsets": self.offsets,
             "whitening": None if self.whitening is None else self.whitening.state_dict(),
-            "keeper": self.keeper.vector,
+            "keeper": self.keeper.state_dict(),
             "generator": self.generator.get_state(),
             "data_generator": self.data_generator.get_state(),
             "transform": self.data.transform.state(),
@@ -403,7 +403,7 @@ class Trainer:
         self.offsets = [t.to(device).clone() for t in state["offsets"]]
         if self.whitening is not None:
             self.whitening.load_state_dict(state["whitening"])
-        self.keeper.vector = None if state["keeper"] is None else state["keeper"].to(device)
+        self.keeper.load_state_dict(state["keeper"])
         self.generator.set_state(state["generator"])
         self.data_generator.set_state(state["data_generator"])
         for name, callback in self._named_callbacks():

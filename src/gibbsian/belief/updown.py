@@ -325,7 +325,7 @@ class UpDown(Stage):
             "average": dict(self.averaged.state_dict()),
             "velocity": dict(self._velocity),
             "scheduler": self.scheduler.state_dict(),
-            "keeper": self._keeper.vector,
+            "keeper": self._keeper.state_dict(),
             "chains": self.chains,
         }
 
@@ -339,7 +339,7 @@ class UpDown(Stage):
             self.optimizer.param_groups, state["scheduler"]["_last_lr"], strict=True
         ):
             group["lr"] = lr
-        self._keeper.vector = state["keeper"]
+        self._keeper.load_state_dict(state["keeper"])
         if state.get("chains") is not None:
             self.chains = tuple(t.to(like) for t in state["chains"])
 

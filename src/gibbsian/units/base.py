@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Generator, Tensor, nn
 
 from gibbsian import kernels
@@ -34,6 +34,8 @@ class Domain(ABC):
     transform: str = "identity"
     # Whether `check` also accepts probabilities of a 1 in place of bits (see `states`).
     rates: bool = False
+    # Whether values are bounded below but not above.
+    one_sided: bool = False
     # Bounds that training keeps parameters within, by name.
     limits: Mapping[str, tuple[float, float]] = {}
 
@@ -208,6 +210,13 @@ def tail_precision(units: Units) -> Float[Tensor, " n"]:
         like = next(units.parameters())
         return torch.full((units.size,), torch.inf, dtype=like.dtype, device=like.device)
     return natural(units)["log_precision"].detach()
+
+
+def one_sided(units: Units) -> Bool[Tensor, " n"]:
+    """Tell which columns can grow without end in one direction only: upwards."""
+    if len(units.members):
+        return torch.cat([one_sided(m) for m in members(units)])
+    return torch.full((units.size,), units.domain.one_sided)
 
 
 def check(units: Units, x: Tensor, what: str = "the data") -> None:

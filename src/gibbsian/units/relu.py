@@ -17,6 +17,8 @@ _NEWTON_STEPS = 60
 class NonNegative(Domain):
     """Real numbers from 0 upwards."""
 
+    one_sided = True
+
     def __init__(self, size: int, sigma0: float = SIGMA_0) -> None:
         if not sigma0 >= 0:
             raise DataError(f"sigma0 must be 0 or a positive number, and {sigma0!r} is not.")
