@@ -155,6 +155,6 @@ def test_couplings_of_a_machine_with_fixed_hidden_units_are_watched_too(every, t
 def test_a_machine_that_had_to_be_kept_proper_says_so() -> None:
     rows = torch.randn(100, 1, generator=torch.Generator().manual_seed(0)) * torch.ones(1, 6)
     data = gb.data.load(rows, transform="identity")
-    with pytest.warns(gb.GibbsianWarning, match="at update .* scaled down") as caught:
+    with pytest.warns(gb.GibbsianWarning, match="at update .* held back") as caught:
         train(gb.layered(gb.Gaussian(6), gb.Gaussian(3)), data, updates=60, lr=0.3)
-    assert sum("scaled down" in str(w.message) for w in caught) == 1
+    assert sum("held back" in str(w.message) for w in caught) == 1

@@ -155,7 +155,7 @@ def test_resume_keeps_the_state_of(name: str, tmp_path) -> None:
 def test_resume_keeps_the_vector_that_keeps_a_machine_proper(tmp_path) -> None:
     data = digits(transform="standardise-global")
     options = {"data": data, "lr": 0.2, "method": gb.PCD(chains=20)}
-    with pytest.warns(gb.GibbsianWarning, match="scaled down"):
+    with pytest.warns(gb.GibbsianWarning, match="held back"):
         train(tmp_path / "whole", gb.relu_rbm(64, 6), **options)
     with pytest.raises(Stop), pytest.warns(gb.GibbsianWarning):
         train(tmp_path / "cut", gb.relu_rbm(64, 6), callbacks=[StopAt(40)], **options)

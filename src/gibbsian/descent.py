@@ -128,8 +128,8 @@ class Descent:
             self._warned = True
             warnings.warn(
                 f"at update {number} the couplings came near the size at which this machine has no "
-                "finite partition function; they are scaled down whenever they do: a smaller learning "
-                "rate or an L2 penalty keeps away from it",
+                "finite partition function; in such directions they are held back from here on: a "
+                "smaller learning rate or an L2 penalty keeps away from it",
                 GibbsianWarning,
                 stacklevel=2,
             )

@@ -51,7 +51,7 @@ class Shifted:
     def at(self, fast: Mapping[str, Tensor]) -> BoltzmannMachine:
         """Return the machine at θ + θ_F: one object, which moves with each call.
 
-        Where that would have no finite partition function its couplings are scaled down until it has.
+        Where that would have no finite partition function its couplings are lowered until it has.
         """
         for k, p, to in self._pairs:
             if k in fast:
