@@ -210,7 +210,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("command", choices=COMMANDS)
     parser.add_argument("--data", default="mnist")
-    parser.add_argument("--validation", type=int, help="validation rows; 0: learn from them as well")
+    parser.add_argument(
+        "--validation", type=int, help="validation rows; 0: learn from them as well"
+    )
     parser.add_argument("--out", type=Path, default=Path("benchmarks/out/deep-belief"))
     parser.add_argument("--minutes", type=float, default=120.0, help="stop when they are over")
     parser.add_argument("--hidden", default="500,500,2000")
