@@ -8,10 +8,10 @@
     .venv/bin/python -m benchmarks.likelihood small
 
 Bits are drawn anew from the grey levels at each visit; the test bits are drawn once, with seed 0. The long
-run has two stages, with few chains and then with more; `--shares 1` leaves the second out. A run that is there
-is only evaluated, and one that was killed goes on. Training stops by the clock (`long`) or by the processor time of one thread (`methods`), and
-the learning rate falls to zero by the same measure, in each stage anew. `certify` certifies the machine of
-the long run that is in OUT.
+run has two stages, with few chains and then with more; `--shares 1` leaves the second out. A run that is
+there is only evaluated, and one that was killed goes on. Training stops by the clock (`long`) or by the
+processor time of one thread (`methods`), and the learning rate falls to zero by the same measure, in each
+stage anew. `certify` certifies the machine of the long run that is in OUT.
 """
 
 import argparse
@@ -37,8 +37,8 @@ TEST_BITS = 0
 # Settings of training that may be given, and those of the long run. Others are the recipe's.
 SETTINGS = ("lr", "l2", "whiten")
 LONG = {"lr": 0.5, "whiten": 0.3, "l2": 1e-4}
-# What its second stage has in place of that, beside more chains. A third, plain steps with tempering, cost 0.5
-# nat and led further from held-out rows.
+# What its second stage has in place of that, beside more chains. A third, plain steps with tempering, cost
+# half a nat and led further from held-out rows.
 MANY = {"batch_size": 200, "l2": 2e-4}
 
 # What each is trained by, and settings other than the recipe's. PTT has to be slow at first, or it makes

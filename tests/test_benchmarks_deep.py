@@ -47,7 +47,8 @@ def test_stages_of_the_long_run_begin_as_the_one_before_and_the_last_is_certifie
          "--ladder-steps", "20", "--certify-chains", "8", "--certify-steps", "40", "--out", str(tmp_path)]
     )  # fmt: skip
     likelihood.long(options)
-    runs = first, second = [gb.load(tmp_path / k) for k in ("first", "long")]
+    runs = [gb.load(tmp_path / k) for k in ("first", "long")]
+    second = runs[1]
     assert second.config["training"]["begin"] == str(tmp_path / "first")
     assert [r.config["method"]["chains"] for r in runs] == [100, 20]
     kept = torch.load(tmp_path / "long.pt", weights_only=True)
