@@ -40,7 +40,9 @@ def first(options: argparse.Namespace, data: Dataset) -> Path:
     hidden, out = options.hidden.split(",")[0], options.out / "first"
     asked = ["long", "--hidden", hidden, "--minutes", options.first_minutes, "--seed", options.seed,
              "--precision", options.precision, "--out", out]  # fmt: skip
-    return likelihood.train_stages(likelihood.reader().parse_args([str(a) for a in asked]), data)[1]
+    how = likelihood.reader().parse_args([str(a) for a in asked])
+    likelihood.stages(how, data)
+    return likelihood.last(how)
 
 
 def train(options: argparse.Namespace, data: Dataset) -> gb.Trained:

@@ -20,7 +20,7 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -159,47 +159,37 @@ def tell(name: str, found: dict[str, float]) -> None:
     )
 
 
-class Stage(NamedTuple):
-    """A stage of the long run: the name of its folder, its share of the time, and how it is trained."""
-
-    name: str
-    share: float
-    method: Estimator
-    settings: dict[str, Any]
+# Folders of the long run's stages.
+STAGES = ("first", "long")
 
 
-def stages(options: argparse.Namespace) -> list[Stage]:
-    """Return the stages of the long run: as many as there are shares."""
-    how: dict[str, Any] = {**LONG, "precision": options.precision}
-    kinds = (
-        ("first", gb.PCD(), how),
-        ("long", gb.PCD(chains=options.many, start="data"), how | MANY),
-    )
-    return [
-        Stage(name, share, method, settings)
-        for (name, method, settings), share in zip(kinds, options.shares, strict=False)
-    ]
+def last(options: argparse.Namespace) -> Path:
+    """Return the folder of the last stage that the long run has."""
+    return options.out / STAGES[len(options.shares) - 1]
 
 
-def train_stages(options: argparse.Namespace, data: Dataset) -> tuple[BoltzmannMachine, Path]:
-    """Train by one stage after another; return the machine and the folder of the last."""
-    begin: dict[str, Any] = {}
-    for name, share, method, settings in stages(options):
-        machine = train(name, options, data, method, time.perf_counter, share, **settings | begin)
-        begin = {"begin": str(options.out / name)}
-    return machine, options.out / name
+def stages(options: argparse.Namespace, data: Dataset) -> BoltzmannMachine:
+    """Train by whitened PCD-1, with few chains and then, unless there is one share, with many."""
+    how, clock = {**LONG, "precision": options.precision}, time.perf_counter
+    first, *more = options.shares
+    machine = train(STAGES[0], options, data, gb.PCD(), clock, first, **how)
+    for share in more:
+        how |= {**MANY, "begin": str(options.out / STAGES[0])}
+        many = gb.PCD(chains=options.many, start="data")
+        machine = train(STAGES[1], options, data, many, clock, share, **how)
+    return machine
 
 
 def long(options: argparse.Namespace) -> None:
     """Train in stages, and print the test log-likelihood."""
     data = load(options)
-    machine, _ = train_stages(options, data)
+    machine = stages(options, data)
     tell("PCD-1", save(options.out / "long-bounds.json", bounds(machine, data, options)))
 
 
 def certify(options: argparse.Namespace) -> None:
     """Certify the last stage of the long run that is in OUT, by Gibbs chains from noise and from data."""
-    found, begin = gb.load(options.out / stages(options)[-1].name), time.perf_counter()
+    found, begin = gb.load(last(options)), time.perf_counter()
     made = gb.certify(
         found, chains=options.certify_chains, steps=options.certify_steps, seed=options.seed
     )
@@ -283,9 +273,13 @@ def main() -> None:
     """Run one of the benchmarks."""
     parser = reader()
     options = parser.parse_args()
-    if not 1 <= len(options.shares) <= 2 or abs(sum(options.shares) - 1) > 1e-6:
-        parser.error("--shares are one or two shares of the time, which add up to 1")
-    COMMANDS[options.what](options)
+    shares = options.shares
+    if len(shares) > len(STAGES) or min(shares) <= 0 or abs(sum(shares) - 1) > 1e-6:
+        parser.error("--shares are one or two shares of the time, above 0, which add up to 1")
+    try:
+        COMMANDS[options.what](options)
+    except gb.GibbsianError as error:
+        raise SystemExit(str(error)) from None
 
 
 if __name__ == "__main__":

@@ -36,6 +36,8 @@ def save(
             if (name, at) in found:
                 grid = plots.tile(np.nan_to_num(found[name, at].numpy()), shape, normalise=(0, 1))
                 place.imshow(grid, cmap="gray", vmin=0, vmax=255)
+            else:
+                place.set_frame_on(False)  # real rows are shown once
             if i == 0:
                 place.set_title(f"{at:,} steps", fontsize=9)
             if j == 0:

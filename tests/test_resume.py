@@ -152,7 +152,7 @@ def test_resume_keeps_the_state_of(name: str, tmp_path) -> None:
         assert records_of(tmp_path / "whole") == records_of(tmp_path / str(cut))
 
 
-def test_resume_keeps_the_vector_that_keeps_a_machine_proper(tmp_path) -> None:
+def test_resume_keeps_the_directions_that_keep_a_machine_proper(tmp_path) -> None:
     data = digits(transform="standardise-global")
     options = {"data": data, "lr": 0.2, "method": gb.PCD(chains=20)}
     with pytest.warns(gb.GibbsianWarning, match="held back"):

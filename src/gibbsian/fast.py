@@ -10,10 +10,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from gibbsian import precision
+from gibbsian import precision, tails
 from gibbsian.machine import BoltzmannMachine
 from gibbsian.moments import Terms
-from gibbsian.proper import Keeper
+from gibbsian.proper import MARGIN
 from gibbsian.units import base as unit
 
 # What the entries of a chain state's `extra` that hold fast weights begin with.
@@ -43,7 +43,7 @@ class Shifted:
     def __init__(self, machine: BoltzmannMachine) -> None:
         self.machine = machine
         self._moving = copy.deepcopy(machine)
-        self._unbounded = Keeper(machine).needed
+        self._unbounded = tails.Tails(machine).meet()
         moving = zip(_parameters(machine), _parameters(self._moving), strict=True)
         self._pairs = [(k, p, to) for (k, p), (_, to) in moving]
 
@@ -51,7 +51,7 @@ class Shifted:
     def at(self, fast: Mapping[str, Tensor]) -> BoltzmannMachine:
         """Return the machine at θ + θ_F: one object, which moves with each call.
 
-        Where that would have no finite partition function its couplings are lowered until it has.
+        Where that would have no finite partition function its couplings are scaled down until it has.
         """
         for k, p, to in self._pairs:
             if k in fast:
@@ -59,7 +59,11 @@ class Shifted:
             else:
                 to.copy_(p)
         if self._unbounded:
-            Keeper(self._moving).keep()
+            # A look from few starts at each step: what was found before would have to be resumed.
+            largest = tails.norm(tails.Tails(self._moving), starts=2, rounds=50)
+            if largest > MARGIN:
+                for c in self._moving.joints:
+                    c.weight.mul_(MARGIN / largest)
         precision.refresh(self._moving)
         return self._moving
 

@@ -9,7 +9,6 @@ are independent given the other parity, so either parity can be summed out in cl
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from jaxtyping import Bool, Float, Shaped
@@ -242,9 +241,10 @@ class BoltzmannMachine(nn.Module):
         directions, and may be below the spectral norm. It is 0 where no unbounded units meet, and NaN where
         a coupling is not finite.
         """
-        scales = [unit.tail_precision(u).rsqrt() for u in self.layers]
-        if not any(bool(a.any()) and bool(b.any()) for a, b in pairwise(scales)):
+        tail = tails.Tails(self)
+        if not tail.meet():
             return 0.0
+        scales = tail.scales
         even, odd = list(self.parity(0)), list(self.parity(1))
         rows = []
         for i in even:
@@ -259,8 +259,8 @@ class BoltzmannMachine(nn.Module):
         matrix = torch.cat(rows).detach()
         if not bool(torch.isfinite(matrix).all()):
             return math.nan
-        if tails.Tails(self).is_cone:
-            return tails.norm(self)
+        if tail.is_cone():
+            return tails.norm(tail)
         return float(torch.linalg.matrix_norm(matrix, ord=2))
 
     def check(self, x: Tensor, what: str = "the data") -> None:

@@ -39,7 +39,7 @@ class Keeper:
         self.machine = machine
         self._followed: Tensor | None = None
         self._calls = 0
-        self.needed = Tails(machine).meet
+        self.needed = Tails(machine).meet()
 
     def keep(self) -> bool:
         """Take back what is too large, and say whether there was anything."""
@@ -48,15 +48,16 @@ class Keeper:
         with torch.no_grad():
             tails = Tails(self.machine)
             u, w, values = tails.ascend(*self._directions(tails))
-            cut = float(values.max()) > MARGIN
-            far = float(values.max()) > _FAR
+            largest = float(values.max())  # a GPU's host waits for each
+            cut, far = largest > MARGIN, largest > _FAR
             for _ in range(_MOST_PASSES if far else _PASSES):
-                if not float(values.max()) > MARGIN:
+                if not largest > MARGIN:
                     break
                 _cut(tails, u, w, values)
                 more = (tails.starts(_FOLLOWED, self._calls), _FIRST_ROUNDS) if far else (u, 1)
                 u, w, values = tails.ascend(*more)
-            if (largest := float(values.max())) > _LIMIT:
+                largest = float(values.max())
+            if largest > _LIMIT:
                 for c in self.machine.joints:
                     c.weight.mul_(MARGIN / largest)
             # The best stays first; the others begin anew one after another, each after as many updates.

@@ -5,6 +5,7 @@ B = γ_e^−½ W γ_o^−½ it grows in every direction, and Z is finite, if u·
 that states can grow along: rectified units grow upwards only.
 """
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
@@ -34,11 +35,15 @@ class Tails:
         self.upwards = [
             unit.one_sided(u).to(s.device) for u, s in zip(machine.layers, self.scales, strict=True)
         ]
-        pairs = zip(self.scales, self.scales[1:], strict=False)
-        self.meet = any(bool(a.any()) and bool(b.any()) for a, b in pairs)
-        self.is_cone = any(
-            bool((up & (s > 0)).any()) for up, s in zip(self.upwards, self.scales, strict=True)
-        )
+
+    def meet(self) -> bool:
+        """Tell whether unbounded units meet at all; else every direction is safe."""
+        return any(bool(a.any()) and bool(b.any()) for a, b in pairwise(self.scales))
+
+    def is_cone(self) -> bool:
+        """Tell whether some unbounded units grow upwards only."""
+        parts = zip(self.upwards, self.scales, strict=True)
+        return any(bool((up & (s > 0)).any()) for up, s in parts)
 
     def starts(self, count: int, seed: int) -> Float[Tensor, "count even"]:
         """Draw directions of the even layers."""
@@ -90,10 +95,7 @@ class Tails:
         return torch.cat(found, dim=1)
 
 
-def norm(machine: "BoltzmannMachine", starts: int = 32, rounds: int = 200) -> float:
-    """Return the largest value of u·B w that is found from so many starts; see `Tails`."""
-    tails = Tails(machine)
-    if not tails.meet:
-        return 0.0
+def norm(tails: Tails, starts: int = 32, rounds: int = 200) -> float:
+    """Return the largest value of u·B w that is found from so many starts."""
     with torch.no_grad():
         return float(tails.ascend(tails.starts(starts, seed=0), rounds)[2].max())
