@@ -154,7 +154,8 @@ def features(options: argparse.Namespace) -> None:
             machine = gb.rbm(data.n_features, options.features)
             found = gb.train(
                 machine, data, gb.CD(), out=folder, progress=False, updates=options.updates,
-                lr=options.lr, seed=options.seed, threads=options.threads, **SPARSE,
+                lr=options.lr, seed=options.seed, threads=options.threads,
+                precision=options.precision, **SPARSE,
             )  # fmt: skip
     rows = {k: means(found.machine, p.tensor()).numpy() for k, p in _parts(data).items()}
     labels = {k: p.labels for k, p in _parts(data).items()}
@@ -217,6 +218,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--minutes", type=float, default=120.0, help="stop when they are over")
     parser.add_argument("--hidden", default="500,500,2000")
     parser.add_argument("--features", type=int, default=1024, help="hidden units of features")
+    parser.add_argument("--precision", default="auto", help="of the products of features' RBM")
     parser.add_argument("--updates", type=int, default=10_000, help="of each RBM")
     parser.add_argument("--lr", type=float, default=0.5, help="of each RBM")
     parser.add_argument("--epochs", type=int, help="180 of up-down, 60 of fine-tuning unless given")

@@ -27,6 +27,7 @@ import torch
 import gibbsian as gb
 from benchmarks.budget import Budget, Timer
 from gibbsian import recipes
+from gibbsian.cli.evaluate import kernel
 from gibbsian.comparison.training import Cost
 from gibbsian.data import Dataset
 from gibbsian.estimators import Estimator
@@ -188,11 +189,12 @@ def long(options: argparse.Namespace) -> None:
 
 
 def certify(options: argparse.Namespace) -> None:
-    """Certify the last stage of the long run that is in OUT, by Gibbs chains from noise and from data."""
+    """Certify the last stage of the long run that is in OUT, by chains from noise and from data."""
     found, begin = gb.load(last(options)), time.perf_counter()
     made = gb.certify(
-        found, chains=options.certify_chains, steps=options.certify_steps, seed=options.seed
-    )
+        found, chains=options.certify_chains, steps=options.certify_steps, seed=options.seed,
+        sampler=kernel(found, options.certify_sampler),
+    )  # fmt: skip
     minutes = (time.perf_counter() - begin) / 60
     save(options.out / "certificate.json", made.as_dict() | {"minutes": minutes})
     print(*made.words, f"Certified in {minutes:.1f} minutes.", sep="\n", flush=True)
@@ -264,6 +266,7 @@ def reader() -> argparse.ArgumentParser:
     parser.add_argument("--ladder-steps", type=int, default=1_000)
     parser.add_argument("--certify-chains", type=int, default=400)
     parser.add_argument("--certify-steps", type=int, default=60_000)
+    parser.add_argument("--certify-sampler", choices=("gibbs", "tempering"), default="gibbs")
     parser.add_argument("--only", nargs="*", choices=list(METHODS))
     parser.add_argument("--out", type=Path, default=Path("runs/likelihood"))
     return parser

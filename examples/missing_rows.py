@@ -12,7 +12,7 @@ line the same study of runs that are on disk is `gibbsian inpaint-study RUN…`.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -53,41 +53,45 @@ def main(
         print(f"\n{count} hidden units: squared error per hidden pixel")
         table(found[count])
 
-    # The first question in figures: which rows, and how many (of the largest machine).
     largest = max(hidden_units)
-    plots.save(
-        figures.hidden_rows(
-            {
-                b: [
-                    (h.rows, h.error, h.standard_error, h.baseline)
-                    for h in found[largest]
-                    if h.band == b
-                ]
-                for b in BANDS
-            }
-        ),
-        out / "rows.png",
-    )
+    draw_rows(found[largest], out)
     shown = {b: (pictures(r.damaged), pictures(r.repaired)) for b, r in repairs.items()}
     plots.save(figures.repaired_bands(pictures(grey), shown, data.image_shape), out / "repairs.png")
+    draw_units(found, sorted(rows)[len(rows) // 2], out)
+    draw_walk(machines[largest], grey, chain, data.image_shape, out)
+    print(f"\nThe figures are in {out}.")
+    return found
 
-    # The second: hidden units, at the middle number of rows.
-    middle = sorted(rows)[len(rows) // 2]
-    by_units = {
-        f"{b}, {middle} rows": [
+
+def draw_rows(found: Sequence[Hidden], out: Path) -> None:
+    """Answer the first question: which rows, and how many."""
+    curves = {
+        b: [(h.rows, h.error, h.standard_error, h.baseline) for h in found if h.band == b]
+        for b in BANDS
+    }
+    plots.save(figures.hidden_rows(curves), out / "rows.png")
+
+
+def draw_units(found: Mapping[int, Sequence[Hidden]], rows: int, out: Path) -> None:
+    """Answer the second: what hidden units buy where so many rows are hidden."""
+    curves = {
+        f"{b}, {rows} rows": [
             (n, h.error, h.standard_error)
             for n, hs in found.items()
             for h in hs
-            if (h.band, h.rows) == (b, middle)
+            if (h.band, h.rows) == (b, rows)
         ]
         for b in BANDS
     }
-    plots.save(figures.hidden_units(by_units), out / "hidden-units.png")
+    plots.save(figures.hidden_units(curves), out / "hidden-units.png")
 
-    # The third: chains that nothing holds.
-    free = walk(machines[largest], grey, chains=50, steps=chain, generator=2)
-    print()
-    print("\n".join(free.words()))
+
+def draw_walk(
+    machine: gb.BoltzmannMachine, images: torch.Tensor, steps: int, shape: Sequence[int], out: Path
+) -> None:
+    """Answer the third: what becomes of images whose chains nothing holds."""
+    free = walk(machine, images, chains=50, steps=steps, generator=2)
+    print("", *free.words(), sep="\n")
     plots.save(
         figures.distance(
             free.steps, free.distance, free.standard_error, free.others, free.forgotten
@@ -95,14 +99,11 @@ def main(
         out / "distance.png",
     )
     kept = [i for i, s in enumerate(free.steps) if s in (1, 10, 100, 1_000, 10_000)]
-    means = [reconstruct(machines[largest], free.states[i][:8]) for i in kept]
+    means = [reconstruct(machine, pictures(free.states[i])) for i in kept]
     picture = plots.strip(
-        torch.stack([free.states[0][:8], *means]), [0, *(free.steps[i] for i in kept)],
-        data.image_shape,
-    )  # fmt: skip
+        torch.stack([pictures(free.states[0]), *means]), [0, *(free.steps[i] for i in kept)], shape
+    )
     plots.save(picture, out / "chains.png")
-    print(f"\nThe figures are in {out}.")
-    return found
 
 
 def pictures(x: torch.Tensor) -> torch.Tensor:
