@@ -230,6 +230,7 @@ def test_finetune_leaves_a_classifier(run) -> None:
     (["evaluate", "RUN", "--sampler", "tempering"], "no certificate for deep belief networks"),
     (["evaluate", "RUN", "--mixing-steps", "100"], "no certificate for deep belief networks"),
     (["evaluate", "RUN", "--held-out-margin", "0.2"], "no certificate for deep belief networks"),
+    (["evaluate", "RUN", "--held-out", "test"], "no certificate for deep belief networks"),
     (["evaluate", "RUN", "--checkpoint", "3"], "in its newest state"),
     (["features", "RUN", "--device", "cuda"], "in its newest state"),
     (["sample", "RUN", "--out", "x.gif"], "ends in .npz or .png"),

@@ -30,6 +30,7 @@ from gibbsian.verdict import judge
 
 # Many chains of few steps: in tests a step costs what its shapes' checks cost.
 SHORT = {"steps": 80, "drift_steps": 40}
+HELD_OUT = ("test", "validation")
 
 
 def two_modes(coupling: float, field: float = 0.0) -> BoltzmannMachine:
@@ -149,6 +150,35 @@ def test_samples_without_one_mode_are_refused():
     assert certify_samples(some, ROWS).granted
     found = certify_samples(some[some.sum(dim=1) > 0], ROWS)
     assert found["held_out"].verdict == "failed" and not found.granted
+
+
+def test_rows_of_another_source_are_told_apart_and_others_may_be_held_out():
+    """The machine of the training rows is refused on rows of another one, and the certificate says why."""
+    rows = ROWS | {"test": samples_of(two_modes(0.7), 30_000, 4), "validation": ROWS["test"]}
+    against = {k: certify(MODERATE, rows, chains=1_500, held_out=k, **SHORT) for k in HELD_OUT}
+    assert {k: c.granted for k, c in against.items()} == {"test": False, "validation": True}
+    assert "not even a perfect machine" in against["test"]["source"].words
+    assert "Training rows and held-out rows agree" in against["validation"]["source"].words
+    assert all(c["source"].verdict == "reported" for c in against.values())
+    assert against["test"].as_dict() == certify(MODERATE, rows, chains=1_500, **SHORT).as_dict()
+    some = samples_of(MODERATE, 30_000, 3)
+    assert {k: certify_samples(some, rows, held_out=k).granted for k in HELD_OUT} == {
+        "test": False, "validation": True,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "said"), [
+    ("train", "are test or validation rows, not 'train'"),
+    ("validation", "no validation rows to be held out"),
+])  # fmt: skip
+@pytest.mark.parametrize("ask", [
+    lambda name: certify(MODERATE, ROWS, held_out=name),
+    lambda name: certify_samples(ROWS["train"], ROWS, held_out=name),
+    lambda name: evaluate(MODERATE, ROWS, held_out=name),
+], ids=["certify", "certify_samples", "evaluate"])  # fmt: skip
+def test_rows_that_cannot_be_held_out_are_refused_at_once(ask, name: str, said: str):
+    with pytest.raises(DataError, match=said):
+        ask(name)
 
 
 # Earned.

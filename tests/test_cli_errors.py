@@ -247,6 +247,8 @@ evaluate run --temperatures 0                           | --temperatures
 evaluate run --mixing-steps 2                           | --mixing-steps
 evaluate run --sampler langevin                         | gibbs or tempering
 evaluate run --held-out-margin 2                        | --held-out-margin
+evaluate run --held-out train                           | are test or validation rows, not 'train'
+report run --held-out train                             | are test or validation rows, not 'train'
 evaluate run --rows 0                                   | --rows
 evaluate run --checkpoint 7                             | steps there are
 evaluate run --jsn                                      | --json

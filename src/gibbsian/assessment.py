@@ -138,6 +138,8 @@ def assess(
     """Evaluate a run and put the result into words; options as for `evaluate`."""
     found = evaluate(trained, rows=rows, seed=seed, **options)
     held = trained.data.test or trained.data.validation
+    if options.get("held_out") == "validation":
+        held = trained.data.validation
     energies, moments = None, None
     if held is not None and len(held) >= 4:
         machine = trained.machine

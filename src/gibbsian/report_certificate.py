@@ -9,6 +9,7 @@ _ROWS = {
     "drift": "drift of the free energy",
     "autocorrelation": "autocorrelation time",
     "held_out": "samples against held-out rows",
+    "source": "training rows against held-out rows",
     "resemblance": "nearest neighbours, AA_TS",
     "privacy": "privacy loss",
     "coverage": "precision, recall, density, coverage",

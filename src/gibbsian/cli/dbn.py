@@ -181,14 +181,15 @@ def check_sampling(
         )
 
 
-def check_evaluation(
-    sampler: str, mixing_steps: int | None, held_out_margin: bool, checkpoint: str, device: str
-) -> None:
-    """Refuse options of `gibbsian evaluate` that belong to the certificate of a single machine."""
-    if (sampler, mixing_steps, held_out_margin) != ("gibbs", None, False):
+def check_evaluation(compared: bool, checkpoint: str, device: str) -> None:
+    """Refuse options of `gibbsian evaluate` that belong to a single machine.
+
+    `compared` says whether one of those of its certificate was given.
+    """
+    if compared:
         raise GibbsianError(
             "There is no certificate for deep belief networks, whose chains are not compared; leave "
-            "--sampler, --mixing-steps and --held-out-margin out."
+            "--sampler, --mixing-steps, --held-out-margin and --held-out out."
         )
     if (checkpoint, device) != ("latest", "cpu"):
         raise GibbsianError(

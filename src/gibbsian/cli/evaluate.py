@@ -53,6 +53,13 @@ HeldOutMargin = Annotated[
         min=0.001, max=0.999,
     ),
 ]  # fmt: skip
+HeldOut = Annotated[
+    str | None,
+    typer.Option(
+        help="Rows that samples have to agree with: test or validation.",
+        show_default="test, or else validation",
+    ),
+]
 Rows = Annotated[int, typer.Option(help="Most rows of each split.", min=1)]
 
 _MARGIN = 0.1
@@ -77,6 +84,7 @@ def command(
     ladder_steps: LadderSteps = None,
     sampler: Kernel = "gibbs",
     held_out_margin: HeldOutMargin = _MARGIN,
+    held_out: HeldOut = None,
     rows: Rows = 10_000,
     checkpoint: opt.CheckpointName = "latest",
     seed: opt.Seed = 0,
@@ -90,7 +98,13 @@ def command(
     from gibbsian.trained import load
 
     if is_belief(path):
-        dbn.check_evaluation(sampler, mixing_steps, held_out_margin != _MARGIN, checkpoint, device)
+        compared = (sampler, mixing_steps, held_out_margin, held_out) != (
+            "gibbs",
+            None,
+            _MARGIN,
+            None,
+        )
+        dbn.check_evaluation(compared, checkpoint, device)
         with progress_bar(quiet) as progress:
             dbn.evaluate(path, chains, temperatures, ladder_steps, rows, seed, as_json, progress)
         return
@@ -100,7 +114,7 @@ def command(
         found, verdict = assess(
             trained, chains=chains, temperatures=temperatures, mixing_steps=mixing_steps,
             ladder_steps=ladder_steps, sampler=kernel(trained, sampler),
-            held_out_margin=held_out_margin, rows=rows, seed=seed, progress=progress,
+            held_out_margin=held_out_margin, held_out=held_out, rows=rows, seed=seed, progress=progress,
         )  # fmt: skip
     if as_json:
         words = {"status": verdict.status, "headline": verdict.headline}

@@ -8,6 +8,7 @@ import typer
 from gibbsian.cli import options as opt
 from gibbsian.cli.evaluate import (
     Chains,
+    HeldOut,
     HeldOutMargin,
     Kernel,
     LadderSteps,
@@ -35,6 +36,7 @@ def command(
     ladder_steps: LadderSteps = None,
     sampler: Kernel = "gibbs",
     held_out_margin: HeldOutMargin = 0.1,
+    held_out: HeldOut = None,
     rows: Rows = 10_000,
     checkpoint: opt.CheckpointName = "latest",
     seed: opt.Seed = 0,
@@ -55,7 +57,7 @@ def command(
         made = report(
             trained, out, chains=chains, temperatures=temperatures, mixing_steps=mixing_steps,
             ladder_steps=ladder_steps, sampler=kernel(trained, sampler),
-            held_out_margin=held_out_margin, rows=rows, seed=seed, progress=progress,
+            held_out_margin=held_out_margin, held_out=held_out, rows=rows, seed=seed, progress=progress,
         )  # fmt: skip
     tell(made.verdict)
     typer.echo(f"\nWrote {made.page}")

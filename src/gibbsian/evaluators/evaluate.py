@@ -12,7 +12,7 @@ from gibbsian.arguments import whole
 from gibbsian.errors import DataError
 from gibbsian.evaluators.belief import Partition
 from gibbsian.evaluators.blocks import check_states
-from gibbsian.evaluators.certificate import DRIFT_STEPS, certify, check_margins
+from gibbsian.evaluators.certificate import DRIFT_STEPS, certify, check_margins, held_out_rows
 from gibbsian.evaluators.chains import RECORDED, Trace, run_chains
 from gibbsian.evaluators.free_energy import check_rows, free_energy_gap
 from gibbsian.evaluators.granted import Certificate
@@ -130,6 +130,7 @@ def evaluate(
     dequantisation: str | None = None,
     drift_steps: int = DRIFT_STEPS,
     held_out_margin: float = EQUIVALENCE,
+    held_out: str | None = None,
     training_steps: int | None = None,
     generator: Generator | int | None = None,
     progress: Callable[[str, float], None] | None = None,
@@ -162,7 +163,7 @@ def evaluate(
         The reference machine, in place of one fitted here.
     dequantisation : str, optional
         The noise that was added to real-valued columns, in words.
-    drift_steps, held_out_margin, training_steps
+    drift_steps, held_out_margin, held_out, training_steps
         Of the certificate: see `gibbsian.evaluators.certify`.
     generator : torch.Generator or int
         Source of randomness, or a seed.
@@ -183,6 +184,7 @@ def evaluate(
         mixing_steps = _affordable_steps(machine, chains, 2 * drift_steps)
     mixing_steps = whole(mixing_steps, "The number of mixing steps")
     splits = _splits(machine, rows)
+    held_out_rows(splits, held_out)  # refuses what is not there, before anything is run
     pseudo_rows = _affordable_rows(machine) if pseudo_rows is None else max(pseudo_rows, 1)
     generator = as_generator(generator, machine)
     first = next(iter(splits.values()))
@@ -207,8 +209,8 @@ def evaluate(
     if choice is not None:
         certificate = certify(
             machine, splits, traces=traces, choice=choice, held_out_margin=held_out_margin,
-            drift_steps=drift_steps, training_steps=training_steps, equilibrium=_equilibrium(z),
-            generator=generator,
+            held_out=held_out, drift_steps=drift_steps, training_steps=training_steps,
+            equilibrium=_equilibrium(z), generator=generator,
         )  # fmt: skip
     words = tuple(_words(machine, z, mixing, certificate))
     return Evaluation(found, z, mixing, traces, _gap(machine, splits), words, certificate)
