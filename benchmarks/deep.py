@@ -146,7 +146,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--validation", type=int, help="validation rows; 0: learn from them as well")
     made.add_argument("--precision", default="auto", help="of the products of chains")
     made.add_argument("--batch-size", type=int, default=200)
-    made.add_argument("--chains", type=int, default=300)
+    made.add_argument("--chains", type=int, default=500)
     made.add_argument("--steps", type=int, default=1)
     made.add_argument("--every", type=int, default=2_000, help="updates between checkpoints")
     made.add_argument("--seed", type=int, default=0)
