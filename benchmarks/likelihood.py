@@ -268,7 +268,7 @@ def reader() -> argparse.ArgumentParser:
     parser.add_argument("--temperatures", type=int, default=20_000)
     parser.add_argument("--ladder-steps", type=int, default=1_000)
     parser.add_argument("--certify-chains", type=int, default=400)
-    parser.add_argument("--certify-steps", type=int, default=60_000)
+    parser.add_argument("--certify-steps", type=int, default=200_000)
     parser.add_argument("--certify-sampler", choices=("gibbs", "tempering"), default="gibbs")
     parser.add_argument("--held-out", choices=("test", "validation"), default="validation")
     parser.add_argument("--only", nargs="*", choices=list(METHODS))

@@ -4,6 +4,8 @@ import copy
 import dataclasses
 import json
 import math
+import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -276,6 +278,17 @@ def test_digits_earn_it(digits):
         found, held_out_margin=0.25, mixing_steps=6_000, temperatures=1_000, **options
     )
     assert verdict.status == "good", [f.text for f in verdict.findings]
+
+
+@pytest.mark.slow
+def test_the_mnist_machine_of_the_long_run_earns_it():
+    """For what `python -m benchmarks.likelihood long --validation 10000 --out RUN` leaves; 45 minutes."""
+    folder = os.environ.get("GIBBSIAN_LONG_RUN")
+    if folder is None:
+        pytest.skip("certifies a run of half an hour: set GIBBSIAN_LONG_RUN to its folder")
+    trained = gb.load(Path(folder) / "long")
+    found = gb.certify(trained, chains=400, steps=200_000, held_out="validation")
+    assert found.granted, found.words
 
 
 # The parts.
