@@ -137,9 +137,9 @@ def assess(
 ) -> tuple[Evaluation, Verdict]:
     """Evaluate a run and put the result into words; options as for `evaluate`."""
     found = evaluate(trained, rows=rows, seed=seed, **options)
-    held = trained.data.test or trained.data.validation
-    if options.get("held_out") == "validation":
-        held = trained.data.validation
+    data = trained.data
+    validation = options.get("held_out") == "validation" or data.test is None
+    held = data.validation if validation else data.test
     energies, moments = None, None
     if held is not None and len(held) >= 4:
         machine = trained.machine

@@ -75,7 +75,7 @@ def certify(
         means of 500 rows are themselves known to 0.13 or so, corrected for the number of observables.
     held_out : "test" or "validation", optional
         Which rows count as held out; the test rows unless given, or else the validation rows. Where test
-        rows come from elsewhere than training rows, no machine of the latter is like them, and the
+        rows come from elsewhere than training rows, the best machine of the latter is unlike them, and the
         certificate says so: MNIST's lie 0.07 standard deviations off in one principal direction.
     training_steps : int, optional
         Steps of the chains in an update of training, to set beside the autocorrelation time.
