@@ -93,13 +93,14 @@ def up_down(options: argparse.Namespace) -> None:
                 top_lr=options.top_lr,
                 steps=options.chain,
                 persistent=options.persistent,
+                precision=options.precision,
                 seed=options.seed,
             )
             found = belief_runs.train(
                 data, options.hidden, visible=gb.Bernoulli(data.n_features), labels=True,
                 method=gb.CD(), up_down=settings, out=folder, progress=False, tell=print,
                 updates=options.updates, lr=options.lr, seed=options.seed, threads=options.threads,
-                **SPARSE,
+                precision=options.precision, **SPARSE,
             )  # fmt: skip
     assert data.test is not None
     x, labels = data.test.tensor(), torch.as_tensor(data.test.labels)
@@ -218,7 +219,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--minutes", type=float, default=120.0, help="stop when they are over")
     parser.add_argument("--hidden", default="500,500,2000")
     parser.add_argument("--features", type=int, default=1024, help="hidden units of features")
-    parser.add_argument("--precision", default="auto", help="of the products of features' RBM")
+    parser.add_argument("--precision", default="auto", help="of the products of RBMs")
     parser.add_argument("--updates", type=int, default=10_000, help="of each RBM")
     parser.add_argument("--lr", type=float, default=0.5, help="of each RBM")
     parser.add_argument("--epochs", type=int, help="180 of up-down, 60 of fine-tuning unless given")

@@ -76,6 +76,23 @@ def test_it_learns() -> None:
     assert stage.best_error <= 0.1
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "options", "fused"),
+    [
+        ("adam", {}, True),
+        ("sgd", {"momentum": 0.9}, True),
+        ("adam", {"foreach": True}, None),
+        ("adam", {"fused": False}, False),
+        ("rmsprop", {}, None),
+    ],
+)
+def test_the_one_pass_optimiser_is_a_default(optimizer, options, fused) -> None:
+    settings = Settings(epochs=1, optimizer=optimizer, optimizer_options=options)
+    stage = FineTune(classifier.classifier(network()), stripes(), settings)
+    assert stage.fit()
+    assert stage.optimizer.defaults.get("fused") is fused
+
+
 def test_the_norm_of_weights_is_kept() -> None:
     model = classifier.classifier(network())
     FineTune(model, stripes(), Settings(epochs=2, lr=0.5, optimizer="sgd", max_norm=0.3)).fit()

@@ -110,8 +110,9 @@ class FineTune(Stage):
         self.model = model
         self._held = _checked(model, data, s)
         self.optimizer = optimizers.build(
-            s.optimizer, [{"params": list(model.parameters()), "lr": s.lr}], s.optimizer_options
-        )
+            s.optimizer, [{"params": list(model.parameters()), "lr": s.lr}],
+            optimizers.quick(s.optimizer, s.optimizer_options),
+        )  # fmt: skip
         self.scheduler = schedules.build(s.schedule, s.schedule_options, self.optimizer, self.total)
         # Both are for use, and drop nothing.
         self.averaged, self.best = copy.deepcopy(model).eval(), copy.deepcopy(model).eval()

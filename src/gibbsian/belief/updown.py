@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Generator, Tensor
 
-from gibbsian import averaging, optimizers, schedules
+from gibbsian import averaging, optimizers, precision, schedules
 from gibbsian.arguments import number, whole
 from gibbsian.belief import DeepBeliefNetwork
 from gibbsian.belief.directed import Directed
@@ -37,7 +37,7 @@ def wake(
 
 @torch.no_grad()
 def positive(
-    network: DeepBeliefNetwork, pen: Float[Tensor, "batch pen"], hot: Tensor, generator: Generator
+    top: BoltzmannMachine, pen: Float[Tensor, "batch pen"], hot: Tensor, generator: Generator
 ) -> tuple[State, Mapping[str, Tensor]]:
     """Steps 1 and 2: the top layer drawn from pen and labels; the statistics of all three.
 
@@ -46,8 +46,8 @@ def positive(
     """
     visible = torch.cat([pen, hot], dim=1)
     state = [visible, visible]
-    fields = draw(network.top, state, 1, generator)
-    return tuple(state), network.top.mean_statistics(state, 1, fields=fields)
+    fields = draw(top, state, 1, generator)
+    return tuple(state), top.mean_statistics(state, 1, fields=fields)
 
 
 @torch.no_grad()
@@ -104,6 +104,7 @@ def _delta(
 def gradients(
     network: DeepBeliefNetwork, v: Float[Tensor, "batch n"], hot: Float[Tensor, "batch classes"],
     steps: int, generator: Generator, kept: State | None = None, share: float = 0.0,
+    walker: BoltzmannMachine | None = None,
 ) -> tuple[Gradients, State | None]:  # fmt: skip
     """All eight steps: what an optimiser descends, by the names of the network's parameters.
 
@@ -111,16 +112,20 @@ def gradients(
     that are `kept` from update to update make step 3 as well, have this `share` in the statistics of step 4,
     and are returned. What they find far from the data, chains from the data never see, and contrastive
     divergence leaves it there: a chain from noise then ends in it.
+
+    `walker` takes the top machine's part in steps 2 to 4: itself, with products in another precision.
     """
+    top = network.top if walker is None else walker
     awake = wake(network, v, generator)
-    state, found = positive(network, awake[-1], hot, generator)
-    state = gibbs(network.top, state, steps, generator)
-    chain = negative(network.top, state)
+    state, found = positive(top, awake[-1], hot, generator)
+    state = gibbs(top, state, steps, generator)
+    chain = negative(top, state)
     if kept is not None:
-        kept = gibbs(network.top, kept, steps, generator)
-        far = negative(network.top, kept)
+        kept = gibbs(top, kept, steps, generator)
+        far = negative(top, kept)
         chain = {k: torch.lerp(t, far[k], share) for k, t in chain.items()}
-    asleep = sleep(network, state[0][:, : network.pen], generator)
+    # A walker in bfloat16 keeps its states in it.
+    asleep = sleep(network, state[0][:, : network.pen].to(v.dtype), generator)
     descended = (
         generative(network, awake)
         | top_machine(network.top, found, chain)
@@ -156,6 +161,8 @@ class Settings:
     seed : int
     monitor_rows : int
         Rows of each split that records are taken on.
+    precision : {"fp32", "bf16", "auto"}
+        Of the products of the top machine's chains: see `gibbsian.precision`.
     """
 
     epochs: int = 10
@@ -170,6 +177,7 @@ class Settings:
     schedule_options: Mapping[str, float] | None = None
     seed: int = 0
     monitor_rows: int = 1000
+    precision: str = "fp32"
 
     def __post_init__(self) -> None:
         """Refuse impossible values.
@@ -193,6 +201,7 @@ class Settings:
         for n in self.chain:
             whole(n, "The number of Gibbs steps", error=TrainingError)
         whole(self.monitor_rows, "monitor_rows", error=TrainingError)
+        precision.resolve(self.precision, "cpu")  # refuses a name that is none
 
     @property
     def chain(self) -> tuple[int, ...]:
@@ -257,6 +266,8 @@ class UpDown(Stage):
         self._limits = _limits(network)
         self._keeper = Keeper(network.top)
         self._monitored = _monitored(data, s)
+        device = next(network.parameters()).device
+        self._walker = precision.lowered(network.top, precision.resolve(s.precision, device))
         self.chains = self._noise() if s.persistent else None
 
     def _noise(self) -> State:
@@ -274,15 +285,11 @@ class UpDown(Stage):
         hot = labels_of(network, batch.labels, len(batch.x)).to(like)
         parts = self.settings.chain
         steps = parts[min(self.step * len(parts) // self.total, len(parts) - 1)]
+        precision.refresh(self._walker)
         found, self.chains = gradients(
-            network,
-            batch.x.to(like),
-            hot,
-            steps,
-            self.generator,
-            self.chains,
-            self.settings.persistent,
-        )
+            network, batch.x.to(like), hot, steps, self.generator, self.chains,
+            self.settings.persistent, self._walker,
+        )  # fmt: skip
         self._descend(found)
         self.scheduler.step()
         self._keeper.keep()

@@ -47,7 +47,7 @@ def _up_down(given: Mapping[str, Any], settings: Mapping[str, Any]) -> Any:
     chosen = dict(given)
     if chosen.get("epochs") == 0:
         return None
-    for name in ("seed", "batch_size"):
+    for name in ("seed", "batch_size", "precision"):
         if name in settings:
             chosen[name] = settings[name]
     return updown.Settings(**chosen)
