@@ -36,7 +36,7 @@ from gibbsian.machine import BoltzmannMachine
 TEST_BITS = 0
 
 # Settings of training that may be given, and those of the long run. Others are the recipe's.
-SETTINGS = ("lr", "l2", "whiten")
+SETTINGS = ("lr", "l2", "prior_scale", "whiten")
 LONG = {"lr": 0.5, "whiten": 0.3, "l2": 1e-4}
 # What its second stage has in place of that, beside more chains. A third, plain steps with tempering, cost
 # half a nat and led further from held-out rows.
@@ -248,7 +248,9 @@ def reader() -> argparse.ArgumentParser:
     parser.add_argument("--hidden", type=int, default=500)
     parser.add_argument("--minutes", type=float, default=30)
     for name in SETTINGS:
-        parser.add_argument(f"--{name}", type=float, help="in place of what the benchmark takes")
+        parser.add_argument(
+            f"--{name.replace('_', '-')}", type=float, help="in place of what the benchmark takes"
+        )
     parser.add_argument(
         "--shares", type=float, nargs="+", default=[0.4, 0.6],
         help="of the long run's time, for one or both of its stages",

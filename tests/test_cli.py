@@ -122,7 +122,8 @@ def test_all_options_reach_the_run(tmp_path) -> None:
         "train", "digits", "--hidden", 5, "--method", "cd", "--steps", 2, "--batch-size", 20,
         "--updates", 30, "--lr", 0.002, "--optimizer", "adam", "--optimizer-option", "eps=1e-6",
         "--optimizer-option", "amsgrad=true", "--schedule", "power", "--schedule-option",
-        "coefficient=0.1", "--l1", 1e-4, "--l2", 1e-3, "--no-center", "--average", 0.9,
+        "coefficient=0.1", "--l1", 1e-4, "--l2", 1e-3, "--prior-scale", 0.5, "--no-center",
+        "--average", 0.9,
         "--weights", "pca", "--visible-bias", -1, "--hidden-bias", -0.5, "--classes", "1,3",
         "--limit", 90, "--transform", "scale,threshold", "--validation", 0.2, "--test", 40,
         "--seed", 7, "--device", "cpu", "--threads", 1, "--log-every", 6, "--checkpoint-every", 5,
@@ -139,7 +140,8 @@ def test_all_options_reach_the_run(tmp_path) -> None:
     wanted = {
         "batch_size": 20, "updates": 30, "lr": 0.002, "optimizer": "adam", "schedule": "power",
         "optimizer_options": {"eps": 1e-6, "amsgrad": True}, "l1": 1e-4, "l2": 1e-3,
-        "schedule_options": {"coefficient": 0.1}, "center": False, "average": 0.9, "weights": "pca",
+        "prior_scale": 0.5, "schedule_options": {"coefficient": 0.1}, "center": False,
+        "average": 0.9, "weights": "pca",
         "biases": {"0": -1.0, "1": -0.5}, "seed": 7, "device": "cpu", "threads": 1, "log_every": 6,
         "checkpoint_every": 5, "keep_last": 1, "keep_every": 10, "patience": 9, "tolerance": 1e-3,
     }  # fmt: skip

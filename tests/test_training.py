@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from typing import ClassVar
 
 import numpy as np
@@ -18,6 +19,7 @@ from gibbsian import runs
 from gibbsian.callbacks import Callback
 from gibbsian.estimators import Phases
 from gibbsian.evaluators import exact
+from gibbsian.regularizers import Penalty
 from gibbsian.training import Trainer
 
 
@@ -207,6 +209,43 @@ def test_penalties_shrink_the_couplings() -> None:
     norm = free.last.joints[0].weight.norm()
     assert held.last.joints[0].weight.norm() < 0.5 * norm
     assert sparse.last.joints[0].weight.abs().sum() < 0.5 * free.last.joints[0].weight.abs().sum()
+
+
+def test_the_priors_gradient_is_that_of_its_log_density() -> None:
+    """Of Student's t with two degrees of freedom, by PyTorch's distribution and autograd."""
+    machine = gb.rbm(5, 4)
+    weight = machine.joints[0].weight
+    with torch.no_grad():
+        weight.normal_(0, 1, generator=torch.Generator().manual_seed(0))
+    law = torch.distributions.StudentT(2.0, 0.0, 0.3)
+    (truth,) = torch.autograd.grad(-law.log_prob(weight).sum() / 50, weight)
+    found = {k: torch.zeros_like(p) for k, p in machine.named_parameters()}
+    Penalty(prior_scale=0.3, rows=50).add(machine, found, times=4)
+    torch.testing.assert_close(found["connections.0.weight"], 4 * truth)
+    assert all(not bool(g.any()) for k, g in found.items() if k.startswith("units."))
+
+
+def test_a_prior_pulls_small_couplings_as_l2_does_and_leaves_large_ones() -> None:
+    machine = gb.rbm(2, 1)
+    with torch.no_grad():
+        machine.joints[0].weight.copy_(torch.tensor([[0.001], [3.0]]))
+    pulls = []
+    for penalty in (Penalty(prior_scale=0.1, rows=500), Penalty(l2=3 / (500 * 2 * 0.1**2))):
+        found = {k: torch.zeros_like(p) for k, p in machine.named_parameters()}
+        penalty.add(machine, found)
+        pulls.append(found["connections.0.weight"].flatten())
+    small, large = (pulls[0] / pulls[1]).tolist()
+    assert small == pytest.approx(1, abs=1e-3)
+    assert large == pytest.approx(0.02 / 9.02)
+
+
+def test_a_penalty_that_holds_everything_at_0_is_told() -> None:
+    with pytest.warns(gb.GibbsianWarning, match="held all couplings at 0"):
+        quick(updates=1000, lr=0.1, prior_scale=0.05)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", gb.GibbsianWarning)
+        quick(updates=1000, lr=0.1, prior_scale=1.0)
+        quick(updates=20, lr=0.1)
 
 
 def test_early_stopping_stops_and_says_why() -> None:
@@ -416,6 +455,9 @@ def test_optimizer_with_a_state_that_needs_pickling_is_refused() -> None:
         ({"biases": {"0": [1.0, 2.0]}}, "bias of layer 0"),
         ({"biases": {"7": 1.0}}, "no layer 7"),
         ({"l1": -0.1}, "Penalties"),
+        ({"prior_scale": -0.1}, "prior_scale must be 0 or positive"),
+        ({"prior_scale": math.inf}, "prior_scale"),
+        ({"prior_scale": 0.01, "lr": 0.1}, "too small for 320 rows .* at least 0.022"),
         ({"l2": {"conections.*": 0.1}}, "No learned parameter matches"),
         ({"patience": 2, "monitor": "nonsense"}, "nonsense"),
         ({"learning_rate": 0.1}, "no training setting"),

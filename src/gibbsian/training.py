@@ -100,7 +100,7 @@ class Trainer:
         self.step, self.stopped, self.history = 0, "", []
         self.generator = Generator(self.device).manual_seed(settings.seed)
         self.data_generator = Generator().manual_seed(settings.seed + 1)
-        self.penalty = Penalty(settings.l1, settings.l2)
+        self.penalty = Penalty(settings.l1, settings.l2, settings.prior_scale, len(data.train))
         self.penalty.check(machine)
         self.keeper, self._centring = Keeper(machine), Centring(machine)
         self.chains: ChainState | None = None
@@ -122,6 +122,7 @@ class Trainer:
         self.whitening = Whitening(machine, settings.whiten) if settings.whiten else None
         # To precondition a tensor costs several updates, so a penalty then pulls seldom, but harder.
         self._penalty_stride = _PENALTY_STRIDE if self.whitening else 1
+        self.penalty.check_step(learning_rate(settings, machine) * self._penalty_stride)
         self._descent = Descent(machine, self.optimizer, self.keeper, coordinates, self.whitening)
         self._finite = Finite(list(self._learned), self.device)
         epochs = (settings.log_epochs or 0) * self.epoch_length
@@ -222,6 +223,7 @@ class Trainer:
                     self.advance()
                 if self.run is not None and self.step not in self.run.checkpoints:
                     self._save()
+                self.penalty.warn(self.averaged)
             finally:
                 for callback in started:
                     callback.on_end(self)

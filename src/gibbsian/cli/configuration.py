@@ -32,8 +32,9 @@ _LOAD = {
 }  # fmt: skip
 _DIRECT = {
     "batch_size": (int,), "epochs": (int,), "updates": (int,), "lr": _NUMBER, "optimizer": _WORD,
-    "schedule": _WORD, "l1": _NUMBER, "l2": _NUMBER, "center": _FLAG, "whiten": _NUMBER, "average": _NUMBER,
-    "weights": _WORD, "seed": (int,), "device": _WORD, "threads": (int,), "log_every": (int,),
+    "schedule": _WORD, "l1": _NUMBER, "l2": _NUMBER, "prior_scale": _NUMBER,
+    "center": _FLAG, "whiten": _NUMBER, "average": _NUMBER, "weights": _WORD,
+    "seed": (int,), "device": _WORD, "threads": (int,), "log_every": (int,),
     "log_epochs": (int,), "checkpoint_every": (int,), "keep_last": (int,), "keep_every": (int,),
     "patience": (int,), "tolerance": _NUMBER, "precision": _WORD, "save_trajectory": _FLAG,
     "trajectory_limit": (int,), "pretrain": (int,), "begin": _WORD,

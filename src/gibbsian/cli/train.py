@@ -106,6 +106,11 @@ _ScheduleOption = Annotated[
 ]
 _L1 = Annotated[float | None, _option("L1 penalty on the couplings.", _LEARNING, "0")]
 _L2 = Annotated[float | None, _option("L2 penalty on the couplings.", _LEARNING, "0")]
+_PriorScale = Annotated[
+    float | None,
+    _option("Scale of a heavy-tailed prior on the couplings, against overfitting; 0.1 suits many rows.",
+            _LEARNING, "0, for none"),
+]  # fmt: skip
 _Center = Annotated[
     bool | None,
     typer.Option("--center/--no-center", help=r"Centred gradient. \[default: center]",
@@ -219,7 +224,8 @@ def command(
     batch_size: _BatchSize = None, epochs: _Epochs = None, updates: _Updates = None,
     lr: _Lr = None, optimizer: _Optimizer = None, optimizer_option: _OptimizerOption = None,
     schedule: _Schedule = None, schedule_option: _ScheduleOption = None, l1: _L1 = None,
-    l2: _L2 = None, center: _Center = None, whiten: _Whiten = None, average: _Average = None,
+    l2: _L2 = None, prior_scale: _PriorScale = None, center: _Center = None,
+    whiten: _Whiten = None, average: _Average = None,
     pretrain: _Pretrain = None, begin: _Begin = None,
     updown_epochs: _UpDownEpochs = None, updown_lr: _UpDownLr = None,
     patience: _Patience = None, tolerance: _Tolerance = None, seed: _Seed = None,
