@@ -29,10 +29,10 @@ from gibbsian.cli import options as opt
 from gibbsian.data import Dataset
 
 TEST_BITS = 0
-SETTINGS = ("lr", "l2", "whiten", "pretrain")
+SETTINGS = ("lr", "l2", "prior_scale", "whiten", "pretrain")
 # Begun as an RBM. Plain steps and 100 chains lower its bound by half a nat and more; whitened, and with more
 # chains, it stays. From random couplings, whitened at rates of 0.1 and 0.3, the top layer froze.
-DBM = {"lr": 0.05, "whiten": 0.3}
+DBM = {"lr": 0.05, "whiten": 0.3, "prior_scale": 0.12}
 
 
 def first(options: argparse.Namespace, data: Dataset) -> Path:
@@ -142,7 +142,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--first-minutes", type=float, default=30, help="of them, the first RBM's")
     for name in SETTINGS:
         kind = int if name == "pretrain" else float
-        made.add_argument(f"--{name}", type=kind, help="in place of what the benchmark takes")
+        option = "--" + name.replace("_", "-")
+        made.add_argument(option, type=kind, help="in place of what the benchmark takes")
     made.add_argument("--validation", type=int, help="validation rows; 0: learn from them as well")
     made.add_argument("--precision", default="auto", help="of the products of chains")
     made.add_argument("--batch-size", type=int, default=200)
