@@ -12,6 +12,7 @@ from gibbsian import belief, precision, runs
 from gibbsian.belief import DeepBeliefNetwork, updown
 from gibbsian.belief.updown import Settings, UpDown
 from gibbsian.errors import GibbsianError, TrainingError
+from gibbsian.moments import Moments
 
 SURE = 50.0  # a field at which a bit is certain
 
@@ -228,7 +229,7 @@ def test_a_step_is_that_of_pytorchs_sgd_with_momentum() -> None:
             p.grad = found[k].clone()
         sgd.step()
         with torch.no_grad():
-            stage._descend(found)
+            stage._descend(Moments(found))
     for k, p in stage.network.named_parameters():
         torch.testing.assert_close(p, copies[k])
 
@@ -305,6 +306,28 @@ def test_statistics_of_chains_in_bfloat16_are_those_of_the_top_machine() -> None
     for name, value in updown.negative(stage.network.top, state).items():
         close = updown.negative(stage._walker, state)[name]
         torch.testing.assert_close(close, value, rtol=0.02, atol=2e-3)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.7])
+def test_a_step_in_bfloat16_is_the_step_of_the_gradient_that_it_rounds(momentum: float) -> None:
+    settings = Settings(
+        lr=0.5, top_lr=2.0, momentum=momentum, schedule="constant", precision="bf16"
+    )
+    stage = UpDown(fresh(), stripes(), settings)
+    network, g = stage.network, Generator().manual_seed(4)
+    x, hot = torch.randint(0, 2, (100, 6), generator=g).float(), torch.eye(2).repeat(50, 1)
+    more = (stage.chains, 0.5, stage._walker)
+    found, _ = updown.gradients(network, x, hot, 2, g.manual_seed(5), *more)
+    again, _ = updown.gradients(network, x, hot, 2, g.manual_seed(5), *more)
+    before = {k: p.detach().clone() for k, p in network.named_parameters()}
+    with torch.no_grad():
+        stage._descend(found)
+    for k, p in network.named_parameters():
+        rate = 2.0 if k.startswith("top.") else 0.5
+        close = {"rtol": 0.02, "atol": 5e-3} if k == "top.connections.0.weight" else {}
+        torch.testing.assert_close(p.detach(), before[k] - rate * again[k], **close)
+    top = "top.connections.0.weight"
+    assert float(again[top].abs().max()) > 0.05
 
 
 def test_an_update_rounds_the_couplings_anew(monkeypatch) -> None:

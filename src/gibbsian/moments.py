@@ -106,6 +106,25 @@ class Moments(UserDict[str, Tensor]):
         return dict(self.data)
 
 
+def combined(parts: Sequence[tuple[float, Moments]]) -> Moments:
+    """Return the sum of moments of one machine, each times a number; sums that wait go on waiting."""
+    (_, first), *_ = parts
+    return Moments({name: _combined(name, parts) for name in first})
+
+
+def _combined(name: str, parts: Sequence[tuple[float, Moments]]) -> Tensor | Rows:
+    found = [(scale, m.rows(name)) for scale, m in parts]
+    waiting = [(scale, r) for scale, r in found if r is not None]
+    if len(waiting) < len(found):
+        return torch.stack([scale * m[name] for scale, m in parts]).sum(dim=0)
+    return Rows(
+        waiting[0][1].connection,
+        torch.cat([r.a for _, r in waiting]),
+        torch.cat([r.b for _, r in waiting]),
+        torch.cat([scale * r.w for scale, r in waiting]),
+    )
+
+
 @dataclass(frozen=True)
 class Terms:
     """Sufficient statistics of rows of states.

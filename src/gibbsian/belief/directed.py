@@ -6,6 +6,7 @@ from torch import Generator, Tensor, nn
 
 from gibbsian.connections import Connection
 from gibbsian.errors import GibbsianError
+from gibbsian.moments import Moments, Rows, shares
 from gibbsian.units import base as unit
 from gibbsian.units.base import Units
 
@@ -68,20 +69,18 @@ class Directed(nn.Module):
         return terms.sum(dim=-1, dtype=unit.accumulator(f))
 
     @torch.no_grad()
-    def gradient(
-        self, s: Float[Tensor, "batch n"], x: Float[Tensor, "batch m"]
-    ) -> dict[str, Tensor]:
+    def gradient(self, s: Float[Tensor, "batch n"], x: Float[Tensor, "batch m"]) -> Moments:
         """Return the gradient of −⟨log p(s | x)⟩ by parameter: the delta rule.
 
         ∂/∂η_k = ⟨E[T_k | x] − T_k(s)⟩, times η_k for a parameter log η_k; ∂/∂W = ⟨x (E[s | x] − s)ᵀ⟩.
         """
         expected, found = self.units.conditional(self.field(x)), self.units.statistics(s)
-        out = {}
+        out: dict[str, Tensor | Rows] = {}
         for name, p in self.units.named_parameters():
             if p.requires_grad:
                 g = (expected[name] - found[name]).mean(dim=0)
                 out[f"units.{name}"] = g * p.exp() if unit.is_log(name) else g
         error = unit.state_mean(self.units, expected) - s
-        sides = (x, error) if self.upwards else (error, x)
-        out["connection.weight"] = self.connection.statistics(*sides)
-        return out
+        low, high = (x, error) if self.upwards else (error, x)
+        out["connection.weight"] = Rows(self.connection, low, high, shares(len(s), None, s))
+        return Moments(out)

@@ -20,11 +20,10 @@ from gibbsian.belief.stage import Progress, Stage
 from gibbsian.data import Batch, Dataset
 from gibbsian.errors import TrainingError
 from gibbsian.machine import BoltzmannMachine, State
+from gibbsian.moments import Moments, combined
 from gibbsian.proper import Keeper
 from gibbsian.samplers.gibbs import draw
 from gibbsian.units import base as unit
-
-Gradients = dict[str, Tensor]
 
 
 @torch.no_grad()
@@ -38,7 +37,7 @@ def wake(
 @torch.no_grad()
 def positive(
     top: BoltzmannMachine, pen: Float[Tensor, "batch pen"], hot: Tensor, generator: Generator
-) -> tuple[State, Mapping[str, Tensor]]:
+) -> tuple[State, Moments]:
     """Steps 1 and 2: the top layer drawn from pen and labels; the statistics of all three.
 
     Returns the top machine's state, its top layer drawn, and the mean statistics, which take the top
@@ -61,7 +60,7 @@ def gibbs(top: BoltzmannMachine, state: State, steps: int, generator: Generator)
 
 
 @torch.no_grad()
-def negative(top: BoltzmannMachine, state: State) -> Mapping[str, Tensor]:
+def negative(top: BoltzmannMachine, state: State) -> Moments:
     """Step 4: the statistics after the chain, the top layer again by its mean."""
     return top.mean_statistics(state, 1)
 
@@ -74,38 +73,39 @@ def sleep(
     return network.down(pen, generator)
 
 
-def generative(network: DeepBeliefNetwork, states: Sequence[Tensor]) -> Gradients:
+def generative(network: DeepBeliefNetwork, states: Sequence[Tensor]) -> Moments:
     """Step 6: the delta rule for p(s_l | s_{l+1}) on the states of the wake pass."""
     return _delta("generative", network.down_layers, states[:-1], states[1:])
 
 
-def top_machine(
-    top: BoltzmannMachine, found: Mapping[str, Tensor], chain: Mapping[str, Tensor]
-) -> Gradients:
+def top_machine(top: BoltzmannMachine, found: Moments, chain: Moments) -> Moments:
     """Step 7: contrastive divergence of the top machine, ⟨T⟩ after the chain minus ⟨T⟩ before it."""
-    return {f"top.{k}": g for k, g in top.gradient(found, chain).items()}
+    descended, learned = combined([(1.0, chain), (-1.0, found)]), top.learned()
+    logs = {k: descended[k] * p.detach().exp() for k, p in learned.items() if unit.is_log(k)}
+    entries = descended.entries() | logs
+    return Moments({f"top.{k}": entries[k] for k in learned})
 
 
-def recognition(network: DeepBeliefNetwork, states: Sequence[Tensor]) -> Gradients:
+def recognition(network: DeepBeliefNetwork, states: Sequence[Tensor]) -> Moments:
     """Step 8: the delta rule for q(s_{l+1} | s_l) on the states of the sleep pass."""
     return _delta("recognition", network.up_layers, states[1:], states[:-1])
 
 
 def _delta(
     name: str, layers: Sequence[Directed], targets: Sequence[Tensor], given: Sequence[Tensor]
-) -> Gradients:
-    return {
+) -> Moments:
+    return Moments({
         f"{name}.{i}.{k}": g
         for i, (layer, s, x) in enumerate(zip(layers, targets, given, strict=True))
-        for k, g in layer.gradient(s, x).items()
-    }
+        for k, g in layer.gradient(s, x).entries().items()
+    })  # fmt: skip
 
 
 def gradients(
     network: DeepBeliefNetwork, v: Float[Tensor, "batch n"], hot: Float[Tensor, "batch classes"],
     steps: int, generator: Generator, kept: State | None = None, share: float = 0.0,
     walker: BoltzmannMachine | None = None,
-) -> tuple[Gradients, State | None]:  # fmt: skip
+) -> tuple[Moments, State | None]:  # fmt: skip
     """All eight steps: what an optimiser descends, by the names of the network's parameters.
 
     A network of one hidden layer has the steps of its top machine alone, which are those of CD. Chains
@@ -123,15 +123,15 @@ def gradients(
     if kept is not None:
         kept = gibbs(top, kept, steps, generator)
         far = negative(top, kept)
-        chain = {k: torch.lerp(t, far[k], share) for k, t in chain.items()}
+        chain = combined([(1.0 - share, chain), (share, far)])
     # A walker in bfloat16 keeps its states in it.
     asleep = sleep(network, state[0][:, : network.pen].to(v.dtype), generator)
-    descended = (
-        generative(network, awake)
-        | top_machine(network.top, found, chain)
-        | recognition(network, asleep)
+    parts = (
+        generative(network, awake),
+        top_machine(network.top, found, chain),
+        recognition(network, asleep),
     )
-    return descended, kept
+    return Moments({k: g for part in parts for k, g in part.entries().items()}), kept
 
 
 @dataclass(frozen=True)
@@ -295,17 +295,25 @@ class UpDown(Stage):
         self._keeper.keep()
         averaging.take_in(self._pairs, self.step + 1, self.settings.average)
 
-    def _descend(self, found: Gradients) -> None:
-        """Take the step of SGD with momentum, as PyTorch's does, which would import its compiler first."""
+    def _descend(self, found: Moments) -> None:
+        """Take the step of SGD with momentum, as PyTorch's does, which would import its compiler first.
+
+        Sums over rows go straight into what they change, and no gradient of couplings is formed.
+        """
         momentum = self.settings.momentum
         # PyTorch's schedulers warn unless the optimiser was at work before them; this is its work.
         self.optimizer._opt_called = True  # type: ignore[attr-defined]
         rates = {id(p): g["lr"] for g in self.optimizer.param_groups for p in g["params"]}
         for name, p in self._named.items():
-            g = found[name]
+            rows, rate = found.rows(name), rates[id(p)]
             if momentum:
-                g = self._velocity.setdefault(name, torch.zeros_like(g)).mul_(momentum).add_(g)
-            p.add_(g, alpha=-rates[id(p)])
+                v = self._velocity.setdefault(name, torch.zeros_like(p)).mul_(momentum)
+                v.add_(found[name]) if rows is None else rows.add_to(v, 1.0)
+                p.add_(v, alpha=-rate)
+            elif rows is None:
+                p.add_(found[name], alpha=-rate)
+            else:
+                rows.add_to(p, -rate)
         for p, low, high in self._limits:
             p.clamp_(low, high)
 
