@@ -9,7 +9,7 @@ never energies or likelihoods.
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from gibbsian.connections import Connection
 from gibbsian.errors import GibbsianError
@@ -121,16 +121,21 @@ def lowered(machine: BoltzmannMachine, precision: str = "bf16") -> BoltzmannMach
     """
     if precision == "fp32":
         return machine
-    exact = [is_exact(u) for u in machine.layers]
-    joints = [Rounded(c) if exact[i] and exact[i + 1] else c for i, c in enumerate(machine.joints)]
+    pairs = zip(machine.joints, machine.layers[:-1], machine.layers[1:], strict=True)
+    joints = [rounded(c, low, high) for c, low, high in pairs]
     if all(a is b for a, b in zip(joints, machine.joints, strict=True)):
         return machine
     return BoltzmannMachine(machine.layers, joints)
 
 
-def refresh(machine: BoltzmannMachine) -> None:
-    """Round the couplings of a lowered machine anew, after they have moved."""
-    for c in machine.joints:
+def rounded(connection: Connection, lower: Units, upper: Units) -> Connection:
+    """Return the connection in bfloat16, or itself where that does not hold all states of both layers."""
+    return Rounded(connection) if is_exact(lower) and is_exact(upper) else connection
+
+
+def refresh(module: nn.Module) -> None:
+    """Round the couplings of a lowered machine, or network, anew, after they have moved."""
+    for c in module.modules():
         if isinstance(c, Rounded):
             c.refresh()
 

@@ -17,6 +17,7 @@ from jaxtyping import Float, Int64
 from torch import Generator, Tensor, nn
 
 from gibbsian import models
+from gibbsian import precision as precisions
 from gibbsian import units as families
 from gibbsian.arguments import whole
 from gibbsian.belief.directed import Directed
@@ -341,6 +342,28 @@ def stack(machines: Sequence[BoltzmannMachine], classes: Sequence[int] = ()) -> 
         for m in machines[:-1]
     ]
     return DeepBeliefNetwork(down, up, machines[-1], classes)
+
+
+def lowered(network: DeepBeliefNetwork, precision: str = "bf16") -> DeepBeliefNetwork:
+    """Return a network that shares all parameters, with its products in another precision.
+
+    See `gibbsian.precision`; with "fp32" it is the network itself.
+    """
+    if precision == "fp32":
+        return network
+    pairs = list(zip(network.down_layers, network.up_layers, strict=True))
+    down, up = (
+        [
+            Directed(
+                layer.units,
+                precisions.rounded(layer.connection, low.units, high.units),
+                layer.upwards,
+            )
+            for layer, (low, high) in zip(layers, pairs, strict=True)
+        ]
+        for layers in (network.down_layers, network.up_layers)
+    )
+    return DeepBeliefNetwork(down, up, precisions.lowered(network.top, precision), network.classes)
 
 
 def from_spec(spec: Mapping[str, Any]) -> DeepBeliefNetwork:

@@ -16,6 +16,7 @@ from gibbsian import averaging, optimizers, precision, schedules
 from gibbsian.arguments import number, whole
 from gibbsian.belief import DeepBeliefNetwork
 from gibbsian.belief.directed import Directed
+from gibbsian.belief.network import lowered
 from gibbsian.belief.stage import Progress, Stage
 from gibbsian.data import Batch, Dataset
 from gibbsian.errors import TrainingError
@@ -104,7 +105,7 @@ def _delta(
 def gradients(
     network: DeepBeliefNetwork, v: Float[Tensor, "batch n"], hot: Float[Tensor, "batch classes"],
     steps: int, generator: Generator, kept: State | None = None, share: float = 0.0,
-    walker: BoltzmannMachine | None = None,
+    walker: DeepBeliefNetwork | None = None,
 ) -> tuple[Moments, State | None]:  # fmt: skip
     """All eight steps: what an optimiser descends, by the names of the network's parameters.
 
@@ -113,10 +114,10 @@ def gradients(
     and are returned. What they find far from the data, chains from the data never see, and contrastive
     divergence leaves it there: a chain from noise then ends in it.
 
-    `walker` takes the top machine's part in steps 2 to 4: itself, with products in another precision.
+    `walker` goes all these ways: the network itself, with products in another precision.
     """
-    top = network.top if walker is None else walker
-    awake = wake(network, v, generator)
+    walker = network if walker is None else walker
+    top, awake = walker.top, wake(walker, v, generator)
     state, found = positive(top, awake[-1], hot, generator)
     state = gibbs(top, state, steps, generator)
     chain = negative(top, state)
@@ -124,12 +125,12 @@ def gradients(
         kept = gibbs(top, kept, steps, generator)
         far = negative(top, kept)
         chain = combined([(1.0 - share, chain), (share, far)])
-    # A walker in bfloat16 keeps its states in it.
-    asleep = sleep(network, state[0][:, : network.pen].to(v.dtype), generator)
+    # A top machine in bfloat16 keeps its states in it.
+    asleep = sleep(walker, state[0][:, : network.pen].to(v.dtype), generator)
     parts = (
-        generative(network, awake),
+        generative(walker, awake),
         top_machine(network.top, found, chain),
-        recognition(network, asleep),
+        recognition(walker, asleep),
     )
     return Moments({k: g for part in parts for k, g in part.entries().items()}), kept
 
@@ -162,7 +163,7 @@ class Settings:
     monitor_rows : int
         Rows of each split that records are taken on.
     precision : {"fp32", "bf16", "auto"}
-        Of the products of the top machine's chains: see `gibbsian.precision`.
+        Of all products: see `gibbsian.precision`.
     """
 
     epochs: int = 10
@@ -267,7 +268,7 @@ class UpDown(Stage):
         self._keeper = Keeper(network.top)
         self._monitored = _monitored(data, s)
         device = next(network.parameters()).device
-        self._walker = precision.lowered(network.top, precision.resolve(s.precision, device))
+        self._walker = lowered(network, precision.resolve(s.precision, device))
         self.chains = self._noise() if s.persistent else None
 
     def _noise(self) -> State:
