@@ -93,6 +93,7 @@ def up_down(options: argparse.Namespace) -> None:
                 top_lr=options.top_lr,
                 steps=options.chain,
                 persistent=options.persistent,
+                discriminative=options.discriminative,
                 precision=options.precision,
                 seed=options.seed,
             )
@@ -228,6 +229,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--chain", type=int, nargs="+", default=[1, 1, 2], help="its Gibbs steps")
     parser.add_argument(
         "--persistent", type=float, default=0.5, help="share of chains that persist"
+    )
+    parser.add_argument(
+        "--discriminative", type=float, default=0.0, help="share of log p(label | pen) at the top"
     )
     parser.add_argument("--tune-lr", type=float, default=0.0005)
     parser.add_argument("--dropout", type=float, default=0.5)

@@ -44,6 +44,33 @@ def test_check_units_runs_all_checks():
     testing.check_units(Bernoulli(2), seed=9)
 
 
+@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("wide", [torch.float32, torch.float64])
+def test_the_sum_of_a_log_partition_is_the_same_by_a_kernel(name, wide):
+    layer = testing.perturbed(LAYERS[name](), 1.0, seed=4).to(wide)
+    f = 5 * torch.randn(4, 7, layer.size, generator=Generator().manual_seed(1), dtype=wide)
+    truth = layer.double().log_partition(f.double()).sum(dim=-1).detach()
+    layer.to(wide)
+    with torch.no_grad():
+        found = unit.log_partition_sum(layer, f)
+    assert found.dtype == torch.float64
+    torch.testing.assert_close(found, truth, rtol=2e-6, atol=2e-6)
+    asked = unit.log_partition_sum(layer, f.requires_grad_())
+    torch.testing.assert_close(asked.detach(), truth, rtol=2e-6, atol=2e-6)
+    (slope,) = torch.autograd.grad(asked.sum(), f)
+    torch.testing.assert_close(slope, unit.mean(layer, f.detach()).detach(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", [Bernoulli, Spin])
+def test_the_sum_of_a_log_partition_at_extreme_fields(family):
+    layer = family(3)
+    f = torch.tensor([[0.0, 1e6, -1e6], [-200.0, 200.0, 80.0]])
+    with torch.no_grad():
+        found = unit.log_partition_sum(layer, f)
+    truth = layer.double().log_partition(f.double()).sum(dim=-1).detach()
+    torch.testing.assert_close(found, truth, rtol=1e-7, atol=1e-6)
+
+
 # Wrong-answer twins: a family with one mistake, and the check that must see it.
 
 

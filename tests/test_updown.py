@@ -198,6 +198,54 @@ def test_chains_that_are_kept_have_their_share_of_the_negative_phase(share: floa
         torch.testing.assert_close(found[name], value.lerp(far[name], share))
 
 
+def labelled_top(seed: int) -> DeepBeliefNetwork:
+    network = two_units(labels=True)
+    for i, p in enumerate(network.parameters()):
+        p.data.normal_(generator=Generator().manual_seed(seed + i))
+    return network.double()
+
+
+def test_4_labels_given_the_pen_by_hand() -> None:
+    """The pen unit stands, and each label counts by p(y | pen) ∝ exp(d_y) (1 + exp(w pen + u_y + c))."""
+    network = two_units(labels=True)
+    put(network, top=[0.5, 1.0, -2.0], top_bias=0.3)
+    network.top.layers[0].get_parameter("members.1.bias").data.copy_(torch.tensor([0.2, -0.1]))
+    found = updown.labelled(network, bits(1))
+    fields = (0.5 + 1.0 + 0.3, 0.5 - 2.0 + 0.3)
+    weights = [math.exp(d) * (1 + math.exp(x)) for d, x in zip((0.2, -0.1), fields, strict=True)]
+    p = [w / sum(weights) for w in weights]
+    h = [sigma(x) for x in fields]
+    both = p[0] * h[0] + p[1] * h[1]
+    expected = torch.tensor([[both], [p[0] * h[0]], [p[1] * h[1]]])
+    torch.testing.assert_close(found["connections.0.weight"], expected)
+    torch.testing.assert_close(found["units.1.bias"], torch.tensor([both]))
+    torch.testing.assert_close(found["units.0.members.0.bias"], torch.tensor([1.0]))
+    torch.testing.assert_close(found["units.0.members.1.bias"], torch.tensor(p))
+
+
+def test_all_discriminative_descends_the_log_probability_of_labels() -> None:
+    """What the top machine descends is autograd's gradient of −log p(y | s_P)."""
+    network, g = labelled_top(3), Generator().manual_seed(0)
+    x = torch.randint(0, 2, (30, 1), generator=g).double()
+    labels = torch.randint(0, 2, (30,), generator=g)
+    hot = torch.eye(2).double()[labels]
+    found, _ = updown.gradients(network, x, hot, 1, g.manual_seed(1), discriminative=1.0)
+    pen = updown.wake(network, x, g.manual_seed(1))[-1]
+    top = network.top
+    rows = [torch.cat([pen, y.expand(30, 2)], dim=1) for y in torch.eye(2).double()]
+    log_p = torch.stack([-top.free_energy(v) for v in rows], dim=1).log_softmax(dim=1)
+    loss = -log_p[torch.arange(30), labels].mean()
+    for (name, p), slope in zip(
+        top.named_parameters(), torch.autograd.grad(loss, list(top.parameters())), strict=True
+    ):
+        torch.testing.assert_close(found[f"top.{name}"], slope, rtol=1e-6, atol=1e-9, msg=name)
+        assert slope.shape == p.shape
+    half, _ = updown.gradients(network, x, hot, 1, g.manual_seed(1), discriminative=0.5)
+    none, _ = updown.gradients(network, x, hot, 1, g.manual_seed(1))
+    for name, value in half.items():
+        torch.testing.assert_close(value, none[name].lerp(found[name], 0.5))
+
+
 def stripes(rows: int = 400) -> gb.data.Dataset:
     """Rows of 6 bits: class 3 has its left half on, class 8 its right half, with 5 % flips."""
     rng = np.random.default_rng(0)
@@ -316,7 +364,7 @@ def test_a_step_in_bfloat16_is_the_step_of_the_gradient_that_it_rounds(momentum:
     stage = UpDown(fresh(), stripes(), settings)
     network, g = stage.network, Generator().manual_seed(4)
     x, hot = torch.randint(0, 2, (100, 6), generator=g).float(), torch.eye(2).repeat(50, 1)
-    more = (stage.chains, 0.5, stage._walker)
+    more = (stage.chains, 0.5, 0.0, stage._walker)
     found, _ = updown.gradients(network, x, hot, 2, g.manual_seed(5), *more)
     again, _ = updown.gradients(network, x, hot, 2, g.manual_seed(5), *more)
     before = {k: p.detach().clone() for k, p in network.named_parameters()}
@@ -358,6 +406,8 @@ def test_a_budget_of_time_ends_a_stage_early(tmp_path) -> None:
     (lambda: Settings(lr=0), "learning rate lr of the up-down algorithm must be positive"),
     (lambda: Settings(momentum=1), "momentum of the up-down algorithm lies in [0, 1)"),
     (lambda: Settings(persistent=1.5), "persistent is a share"),
+    (lambda: Settings(discriminative=-0.1), "discriminative is a share"),
+    (lambda: UpDown(two_units(), stripes(), Settings(discriminative=0.5)), "no labels to tell apart"),
     (lambda: Settings(steps=0), "number of Gibbs steps"),
     (lambda: Settings(precision="half"), "A precision is fp32, bf16, auto"),
     (lambda: UpDown(fresh(), stripes(), Settings(epochs=0)), "number of epochs"),

@@ -139,12 +139,13 @@ class BoltzmannMachine(nn.Module):
         kept = [unit.energy(self.layers[i], state[i]) for i in self.parity(1 - summed)]
         total = torch.stack(kept).sum(dim=0) if len(kept) > 1 else kept[0]
         for i, f in fields.items():
-            terms = self.layers[i].log_partition(f)
-            if clamps and i in clamps:
-                clamp = clamps[i]
-                value = clamp.apply(torch.zeros_like(f))
-                held = f * value - unit.energy_terms(self.layers[i], value)
-                terms = torch.where(clamp.mask, held, terms)
+            if not clamps or i not in clamps:
+                total = total - unit.log_partition_sum(self.layers[i], f)
+                continue
+            clamp = clamps[i]
+            value = clamp.apply(torch.zeros_like(f))
+            held = f * value - unit.energy_terms(self.layers[i], value)
+            terms = torch.where(clamp.mask, held, self.layers[i].log_partition(f))
             total = total - terms.sum(dim=-1, dtype=unit.accumulator(f))
         return total
 

@@ -143,7 +143,7 @@ def free_bound(machine: BoltzmannMachine, q: MeanField) -> Float[Tensor, " rows"
     wide = unit.accumulator(q.means[0])
     total = -unit.energy(machine.layers[0], q.means[0])
     for i, f in q.fields.items():
-        terms = machine.layers[i].log_partition(f).sum(dim=-1, dtype=wide)
+        terms = unit.log_partition_sum(machine.layers[i], f)
         total = total + terms - (f * q.means[i]).sum(dim=-1, dtype=wide)
     for i, joint in enumerate(machine.joints):
         total = total + (joint.up(q.means[i]) * q.means[i + 1]).sum(dim=-1, dtype=wide)

@@ -191,9 +191,8 @@ class BaseRatePath:
         if units.gain is not None:
             b0, b1 = (ends["bias"].detach() for ends in self._naturals[layer])
             return units.gain(f, torch.lerp(b0, b1, low), torch.lerp(b0, b1, high), low, high)
-        wide = unit.accumulator(f)
-        after = self.at(high).layers[layer].log_partition(high * f).sum(dim=-1, dtype=wide)
-        return after - self.at(low).layers[layer].log_partition(low * f).sum(dim=-1, dtype=wide)
+        after = unit.log_partition_sum(self.at(high).layers[layer], high * f)
+        return after - unit.log_partition_sum(self.at(low).layers[layer], low * f)
 
     def fields(self, parity: int, state: Sequence[Tensor]) -> dict[int, Tensor]:
         """Return the target's fields on the layers of one parity, in the dtype of its parameters."""

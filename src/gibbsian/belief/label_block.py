@@ -117,15 +117,30 @@ class LabelBlock:
         """
         if not self.classes:
             raise GibbsianError(_NONE.format("cannot classify", ""))
-        k, joint = len(self.classes), self.top.joints[0]
-        base = joint.up(torch.cat([pen, pen.new_zeros(len(pen), k)], dim=1))
-        hot = torch.eye(k, dtype=pen.dtype, device=pen.device)
-        shift = joint.up(torch.cat([hot.new_zeros(k, self.pen), hot], dim=1))
+        base, shift, hot = self._fields(pen)
         columns = []
-        for i in range(k):
-            row = torch.cat([pen, hot[i].expand(len(pen), k)], dim=1)
-            columns.append(-self.top.marginal_energy((row,), fields={1: base + shift[i]}))
+        for f, label in zip(shift, hot, strict=True):
+            row = torch.cat([pen, label.expand(len(pen), -1)], dim=1)
+            columns.append(-self.top.marginal_energy((row,), fields={1: base + f}))
         return torch.stack(columns, dim=1)
+
+    @torch.no_grad()
+    def every(
+        self, pen: Float[Tensor, "rows pen"]
+    ) -> tuple[Float[Tensor, "pairs columns"], Float[Tensor, "pairs hidden"]]:
+        """Return the top machine's visible layer for each row with each label, and its fields on the top."""
+        base, shift, hot = self._fields(pen)
+        visible = torch.cat([pen.repeat_interleave(len(hot), 0), hot.repeat(len(pen), 1)], dim=1)
+        return visible, (base[:, None] + shift).flatten(0, 1)
+
+    def _fields(self, pen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the fields of pen states alone, those of each label alone, and the labels' states."""
+        k, up, full = len(self.classes), self.top.joints[0].up, next(self.top.parameters()).dtype
+        hot = torch.eye(k, dtype=pen.dtype, device=pen.device)
+        rows = torch.cat([pen, pen.new_zeros(len(pen), k)], dim=1)
+        labels = torch.cat([hot.new_zeros(k, self.pen), hot], dim=1)
+        # Products may be in a narrower dtype than what they are added up in.
+        return up(rows).to(full), up(labels).to(full), hot
 
 
 def with_labels(units: Units, classes: int) -> Units:

@@ -130,6 +130,8 @@ def train(
             "The stack of a deep belief network is its greedy pre-training; leave pretrain out."
         )
     classes = classes_of(data) if labels else []
+    if up_down is not None:
+        updown.check_share(up_down, classes)
     visible = recipes.visible_units(data.layout) if visible is None else visible
     stack = machines(visible, hidden, classes)
     if options.get("threads") is None:

@@ -67,6 +67,15 @@ def negative(top: BoltzmannMachine, state: State) -> Moments:
 
 
 @torch.no_grad()
+def labelled(network: DeepBeliefNetwork, pen: Float[Tensor, "batch pen"]) -> Moments:
+    """Step 4 of log p(y | s_P): the statistics with pen as it is, averaged over labels by p(y | s_P)."""
+    visible, field = network.labels.every(pen)
+    weights = -network.top.marginal_energy((visible,), fields={1: field})
+    shares = weights.reshape(len(pen), -1).softmax(dim=1).flatten()
+    return network.top.mean_statistics((visible,), 1, shares, {1: field})
+
+
+@torch.no_grad()
 def sleep(
     network: DeepBeliefNetwork, pen: Float[Tensor, "batch pen"], generator: Generator
 ) -> list[Tensor]:
@@ -105,7 +114,7 @@ def _delta(
 def gradients(
     network: DeepBeliefNetwork, v: Float[Tensor, "batch n"], hot: Float[Tensor, "batch classes"],
     steps: int, generator: Generator, kept: State | None = None, share: float = 0.0,
-    walker: DeepBeliefNetwork | None = None,
+    discriminative: float = 0.0, walker: DeepBeliefNetwork | None = None,
 ) -> tuple[Moments, State | None]:  # fmt: skip
     """All eight steps: what an optimiser descends, by the names of the network's parameters.
 
@@ -113,6 +122,8 @@ def gradients(
     that are `kept` from update to update make step 3 as well, have this `share` in the statistics of step 4,
     and are returned. What they find far from the data, chains from the data never see, and contrastive
     divergence leaves it there: a chain from noise then ends in it.
+
+    With a `discriminative` share d the top machine learns (1 − d) log p(s_P, y) + d log p(y | s_P).
 
     `walker` goes all these ways: the network itself, with products in another precision.
     """
@@ -125,6 +136,9 @@ def gradients(
         kept = gibbs(top, kept, steps, generator)
         far = negative(top, kept)
         chain = combined([(1.0 - share, chain), (share, far)])
+    if discriminative:
+        given = labelled(walker, awake[-1])
+        chain = combined([(1.0 - discriminative, chain), (discriminative, given)])
     # A top machine in bfloat16 keeps its states in it.
     asleep = sleep(walker, state[0][:, : network.pen].to(v.dtype), generator)
     parts = (
@@ -155,6 +169,10 @@ class Settings:
         Share of chains that persist, as many as the batch has rows, in the statistics after the Gibbs steps.
         They begin at noise, so that what a chain from noise falls into is trained away. 0 is the algorithm
         as published.
+    discriminative : float
+        Share d of log p(y | s_P) in what the top machine learns of pen states s_P and labels y, beside 1 − d
+        of log p(s_P, y) (Larochelle & Bengio 2008). 0 is the algorithm as published; labels are a small part
+        of what there is to model, and a share near 1 tells them apart better.
     average : float
         Decay of the Polyak average of the parameters; 0 for none.
     schedule, schedule_options
@@ -173,6 +191,7 @@ class Settings:
     momentum: float = 0.0
     steps: int | Sequence[int] = (1, 1, 2)
     persistent: float = 0.5
+    discriminative: float = 0.0
     average: float = 0.999
     schedule: str = "linear"
     schedule_options: Mapping[str, float] | None = None
@@ -197,8 +216,10 @@ class Settings:
             what = f"The setting {name} of the up-down algorithm"
             if not 0 <= number(getattr(self, name), what, TrainingError) < 1:
                 raise TrainingError(f"{what} lies in [0, 1), not at {getattr(self, name)!r}.")
-        if not 0 <= number(self.persistent, "The setting persistent", TrainingError) <= 1:
-            raise TrainingError(f"persistent is a share from 0 to 1, not {self.persistent!r}.")
+        for name in ("persistent", "discriminative"):
+            value = getattr(self, name)
+            if not 0 <= number(value, f"The setting {name}", TrainingError) <= 1:
+                raise TrainingError(f"{name} is a share from 0 to 1, not {value!r}.")
         for n in self.chain:
             whole(n, "The number of Gibbs steps", error=TrainingError)
         whole(self.monitor_rows, "monitor_rows", error=TrainingError)
@@ -249,6 +270,7 @@ class UpDown(Stage):
         super().__init__(network, data, s.epochs, s.batch_size, s.seed, progress=progress)
         self.network = network
         check_labels(network, data)
+        check_share(s, network.classes)
         rate = s.lr if s.top_lr is None else s.top_lr
         lower = [*network.generative.parameters(), *network.recognition.parameters()]
         groups = [
@@ -289,7 +311,7 @@ class UpDown(Stage):
         precision.refresh(self._walker)
         found, self.chains = gradients(
             network, batch.x.to(like), hot, steps, self.generator, self.chains,
-            self.settings.persistent, self._walker,
+            self.settings.persistent, self.settings.discriminative, self._walker,
         )  # fmt: skip
         self._descend(found)
         self.scheduler.step()
@@ -377,6 +399,20 @@ def labels_of(
 ) -> Float[Tensor, "rows classes"]:
     """Return the states of the label block for rows of data; no columns for a network without labels."""
     return network.labels.hot(labels, "the data") if network.classes else torch.zeros(rows, 0)
+
+
+def check_share(settings: Settings, classes: Sequence[int]) -> None:
+    """Refuse a discriminative share without classes.
+
+    Raises
+    ------
+    TrainingError
+        In one sentence.
+    """
+    if settings.discriminative and not classes:
+        raise TrainingError(
+            "This network has no labels to tell apart; leave discriminative out, or train with labels."
+        )
 
 
 def check_labels(network: DeepBeliefNetwork, data: Dataset) -> None:

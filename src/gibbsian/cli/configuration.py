@@ -41,7 +41,8 @@ _DIRECT = {
 }  # fmt: skip
 _OTHER = {
     "data": _WORD, "model": _WORD, "hidden": (int, list), "method": _WORD, "optimizer_option": _PAIRS,
-    "updown_epochs": (int,), "updown_lr": _NUMBER,
+    "updown_epochs": (int,), "updown_lr": _NUMBER, "updown_top_lr": _NUMBER,
+    "updown_discriminative": _NUMBER,
     "schedule_option": _PAIRS, "visible_bias": _NUMBER, "hidden_bias": _NUMBER,
 }  # fmt: skip
 _KNOWN = _METHOD | _LOAD | _DIRECT | _OTHER
@@ -85,7 +86,8 @@ def merged(path: Path | None, given: Mapping[str, Any], source: str | None) -> d
 
 def _up_down(table: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a deep belief network's up-down stage; other models have none."""
-    found = {k: table[f"updown_{k}"] for k in ("epochs", "lr") if f"updown_{k}" in table}
+    names = ("epochs", "lr", "top_lr", "discriminative")
+    found = {k: table[f"updown_{k}"] for k in names if f"updown_{k}" in table}
     if found and table.get("model") != "dbn":
         raise GibbsianError(
             f"{_flag('updown_' + next(iter(found)))} is for deep belief networks; add --model dbn or leave "

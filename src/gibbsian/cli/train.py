@@ -135,6 +135,14 @@ _UpDownEpochs = Annotated[
 _UpDownLr = Annotated[
     float | None, _option("dbn: learning rate of the up-down algorithm.", _LEARNING, "0.05")
 ]
+_UpDownTopLr = Annotated[
+    float | None,
+    _option("dbn: that of the top machine.", _LEARNING, "that of --updown-lr"),
+]
+_UpDownDiscriminative = Annotated[
+    float | None,
+    _option("dbn: share of the labels given the layer below the top, 0 to 1.", _LEARNING, "0"),
+]
 _Patience = Annotated[
     int | None,
     _option("Stop once so many records in a row bring no improvement on validation rows.",
@@ -228,6 +236,7 @@ def command(
     whiten: _Whiten = None, average: _Average = None,
     pretrain: _Pretrain = None, begin: _Begin = None,
     updown_epochs: _UpDownEpochs = None, updown_lr: _UpDownLr = None,
+    updown_top_lr: _UpDownTopLr = None, updown_discriminative: _UpDownDiscriminative = None,
     patience: _Patience = None, tolerance: _Tolerance = None, seed: _Seed = None,
     classes: _Classes = None, limit: _Limit = None, transform: _Transform = None,
     key: _Key = None, labels: _Labels = None, validation: _Validation = None, test: _Test = None,

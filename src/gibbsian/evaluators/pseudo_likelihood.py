@@ -96,7 +96,7 @@ def _states(machine: BoltzmannMachine, x: Tensor) -> Tensor:
 
 def _all_blocks(machine: BoltzmannMachine, v: Float[Tensor, "rows n"]) -> Float[Tensor, " rows"]:
     f = machine.field(1, (v,))
-    gamma = machine.layers[1].log_partition(f).sum(dim=-1, dtype=unit.accumulator(v))
+    gamma = unit.log_partition_sum(machine.layers[1], f)
     total = torch.zeros_like(gamma)
     for r in runs(machine.layers[0]):
         if r.values is None:
@@ -129,7 +129,7 @@ def _finite_blocks(
         for k in range(1, len(values)):
             other = (here + k) % len(values)
             moved = f + (values[other] - values[here]) @ w[b % _SLAB]
-            gain = hidden.log_partition(moved).sum(dim=-1, dtype=gamma.dtype) - gamma
+            gain = unit.log_partition_sum(hidden, moved) - gamma
             gains.append(gain - terms[other, b] + terms[here, b])
         yield _log_share(gains, gamma)
 

@@ -110,6 +110,11 @@ def softmax(
     return path.softmax(field, bias, categories, generator)
 
 
+def is_one_pass(field: Tensor, bias: Tensor) -> bool:
+    """Tell whether gains of this field are made in one pass, by a compiled kernel."""
+    return field.dtype is torch.float32 and native.takes("bernoulli_gain", field, bias)
+
+
 def bernoulli_gain(
     field: Float[Tensor, "*batch n"],
     bias0: Float[Tensor, " n"],

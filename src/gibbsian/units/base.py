@@ -81,6 +81,8 @@ class Units(nn.Module, ABC):
     gain : callable or None
         A kernel ``gain(f, b0, b1, beta0, beta1)`` for Σ Γ(β₁f; b₁) − Γ(β₀f; b₀) in one pass, where a
         family whose only parameter is its bias has one; annealing uses it.
+    idle_bias : float
+        A bias at which Γ is next to nothing without a field, or as little as it can be.
     sweeps : callable or None
         A kernel ``sweeps(v, h, weight, bias_v, bias_h, steps, generator)`` for Gibbs sweeps of a machine
         with two such layers, where the family has one; it returns both layers and the hidden fields,
@@ -91,6 +93,7 @@ class Units(nn.Module, ABC):
     config: dict[str, Any]
     members: nn.ModuleList
     gain: Callable[[Tensor, Tensor, Tensor, float, float], Tensor] | None = None
+    idle_bias: float = 0.0
     sweeps: Callable[..., tuple[Tensor, Tensor, Tensor] | None] | None = None
 
     def __init__(self, domain: Domain, config: dict[str, Any]) -> None:
@@ -139,6 +142,26 @@ def is_log(name: str) -> bool:
 def accumulator(x: Tensor) -> torch.dtype:
     """Return the dtype in which energies of `x` are summed: float64 wherever the device has it."""
     return torch.float32 if x.device.type == "mps" else torch.float64
+
+
+def log_partition_sum(units: Units, f: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch"]:
+    """Return Γ(f), the sum of `log_partition` over columns, in float64 wherever the device has it.
+
+    Where no gradient is asked for, a kernel of the family makes it in one pass, twice to six times as fast:
+    as the gain over units in no field that have `idle_bias`.
+    """
+    wide = accumulator(f)
+    if units.gain is not None and not (torch.is_grad_enabled() and _has_gradient(units, f)):
+        bias = units.get_parameter("bias").detach()
+        if kernels.is_one_pass(f, bias):
+            idle = torch.full_like(bias, units.idle_bias)
+            rest = units.log_partition(idle - bias).detach().sum(dtype=wide)
+            return units.gain(f.detach(), idle, bias, 0.0, 1.0) + rest
+    return units.log_partition(f).sum(dim=-1, dtype=wide)
+
+
+def _has_gradient(units: Units, f: Tensor) -> bool:
+    return f.requires_grad or any(p.requires_grad for p in units.parameters())
 
 
 def energy_terms(units: Units, s: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch n"]:

@@ -85,6 +85,7 @@ class Bernoulli(Units):
     """
 
     gain = staticmethod(kernels.bernoulli_gain)
+    idle_bias = -80.0
     sweeps = staticmethod(kernels.bernoulli_sweeps)
 
     def __init__(self, size: int) -> None:
