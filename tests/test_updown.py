@@ -10,6 +10,7 @@ from torch import Generator
 import gibbsian as gb
 from gibbsian import belief, precision, runs
 from gibbsian.belief import DeepBeliefNetwork, updown
+from gibbsian.belief.network import lowered
 from gibbsian.belief.updown import Settings, UpDown
 from gibbsian.errors import GibbsianError, TrainingError
 from gibbsian.moments import Moments
@@ -205,22 +206,34 @@ def labelled_top(seed: int) -> DeepBeliefNetwork:
     return network.double()
 
 
-def test_4_labels_given_the_pen_by_hand() -> None:
-    """The pen unit stands, and each label counts by p(y | pen) ∝ exp(d_y) (1 + exp(w pen + u_y + c))."""
+def test_7_labels_told_apart_by_hand() -> None:
+    """Each label counts by p(y | pen) − 1 or − 0, p ∝ exp(d_y) (1 + exp(w pen + u_y + c)); pen stands."""
     network = two_units(labels=True)
     put(network, top=[0.5, 1.0, -2.0], top_bias=0.3)
     network.top.layers[0].get_parameter("members.1.bias").data.copy_(torch.tensor([0.2, -0.1]))
-    found = updown.labelled(network, bits(1))
+    found = updown.discriminate(network, bits(1), torch.tensor([[1.0, 0.0]]))
     fields = (0.5 + 1.0 + 0.3, 0.5 - 2.0 + 0.3)
     weights = [math.exp(d) * (1 + math.exp(x)) for d, x in zip((0.2, -0.1), fields, strict=True)]
-    p = [w / sum(weights) for w in weights]
-    h = [sigma(x) for x in fields]
-    both = p[0] * h[0] + p[1] * h[1]
-    expected = torch.tensor([[both], [p[0] * h[0]], [p[1] * h[1]]])
+    p = weights[1] / sum(weights)
+    on, off = (sigma(x) for x in fields)
+    expected = torch.tensor([[p * off - p * on], [-p * on], [p * off]])
     torch.testing.assert_close(found["connections.0.weight"], expected)
-    torch.testing.assert_close(found["units.1.bias"], torch.tensor([both]))
-    torch.testing.assert_close(found["units.0.members.0.bias"], torch.tensor([1.0]))
-    torch.testing.assert_close(found["units.0.members.1.bias"], torch.tensor(p))
+    torch.testing.assert_close(found["units.1.bias"], torch.tensor([p * off - p * on]))
+    assert float(found["units.0.members.0.bias"]) == pytest.approx(0, abs=1e-7)
+    torch.testing.assert_close(found["units.0.members.1.bias"], torch.tensor([-p, p]))
+
+
+def test_labels_that_are_told_apart_are_left_alone_in_bfloat16() -> None:
+    """Both sides of a difference, each rounded, would not cancel."""
+    network = two_units(labels=True)
+    put(network, top=[0.7, 30.0, -30.0], top_bias=0.37)
+    low = lowered(network)
+    pen, hot = torch.ones(100, 1), torch.tensor([[1.0, 0.0]]).expand(100, 2)
+    rows = updown.discriminate(low, pen, hot).rows("connections.0.weight")
+    assert rows is not None
+    moved = torch.zeros(3, 1)
+    rows.add_to(moved, 1.0)
+    assert float(moved.abs().max()) < 1e-6
 
 
 def test_all_discriminative_descends_the_log_probability_of_labels() -> None:

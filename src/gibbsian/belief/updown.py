@@ -67,15 +67,6 @@ def negative(top: BoltzmannMachine, state: State) -> Moments:
 
 
 @torch.no_grad()
-def labelled(network: DeepBeliefNetwork, pen: Float[Tensor, "batch pen"]) -> Moments:
-    """Step 4 of log p(y | s_P): the statistics with pen as it is, averaged over labels by p(y | s_P)."""
-    visible, field = network.labels.every(pen)
-    weights = -network.top.marginal_energy((visible,), fields={1: field})
-    shares = weights.reshape(len(pen), -1).softmax(dim=1).flatten()
-    return network.top.mean_statistics((visible,), 1, shares, {1: field})
-
-
-@torch.no_grad()
 def sleep(
     network: DeepBeliefNetwork, pen: Float[Tensor, "batch pen"], generator: Generator
 ) -> list[Tensor]:
@@ -88,12 +79,36 @@ def generative(network: DeepBeliefNetwork, states: Sequence[Tensor]) -> Moments:
     return _delta("generative", network.down_layers, states[:-1], states[1:])
 
 
-def top_machine(top: BoltzmannMachine, found: Moments, chain: Moments) -> Moments:
-    """Step 7: contrastive divergence of the top machine, ⟨T⟩ after the chain minus ⟨T⟩ before it."""
-    descended, learned = combined([(1.0, chain), (-1.0, found)]), top.learned()
+def top_machine(
+    top: BoltzmannMachine, found: Moments, chain: Moments, told: Moments | None = None,
+    share: float = 0.0,
+) -> Moments:  # fmt: skip
+    """Step 7: contrastive divergence of the top machine, ⟨T⟩ after the chain minus ⟨T⟩ before it.
+
+    What tells labels apart, `told`, takes its share of that.
+    """
+    parts = [(1.0 - share, chain), (share - 1.0, found)]
+    descended = combined(parts if told is None else [*parts, (share, told)])
+    learned = top.learned()
     logs = {k: descended[k] * p.detach().exp() for k, p in learned.items() if unit.is_log(k)}
     entries = descended.entries() | logs
     return Moments({f"top.{k}": entries[k] for k in learned})
+
+
+@torch.no_grad()
+def discriminate(
+    network: DeepBeliefNetwork, pen: Float[Tensor, "batch pen"],
+    hot: Float[Tensor, "batch classes"],
+) -> Moments:  # fmt: skip
+    """Step 7 of −log p(y | s_P): Σ_k (p(k | s_P) − y_k) T(s_P, k), the mean over rows.
+
+    Each row and label is weighted by the difference: of two large sums little of it would be left.
+    """
+    visible, field = network.labels.every(pen)
+    energies = network.top.marginal_energy((visible,), fields={1: field})
+    wrong = (-energies).reshape(len(pen), -1).softmax(dim=1).to(hot) - hot
+    terms = network.top.terms((visible,), 1, {1: field})
+    return terms.sums(wrong.flatten() / len(pen))
 
 
 def recognition(network: DeepBeliefNetwork, states: Sequence[Tensor]) -> Moments:
@@ -136,14 +151,12 @@ def gradients(
         kept = gibbs(top, kept, steps, generator)
         far = negative(top, kept)
         chain = combined([(1.0 - share, chain), (share, far)])
-    if discriminative:
-        given = labelled(walker, awake[-1])
-        chain = combined([(1.0 - discriminative, chain), (discriminative, given)])
+    told = discriminate(walker, awake[-1], hot) if discriminative else None
     # A top machine in bfloat16 keeps its states in it.
     asleep = sleep(walker, state[0][:, : network.pen].to(v.dtype), generator)
     parts = (
         generative(walker, awake),
-        top_machine(network.top, found, chain),
+        top_machine(network.top, found, chain, told, discriminative),
         recognition(walker, asleep),
     )
     return Moments({k: g for part in parts for k, g in part.entries().items()}), kept
