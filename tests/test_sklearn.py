@@ -18,7 +18,7 @@ from sklearn.model_selection import GridSearchCV, train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import check_estimator, parametrize_with_checks
 
-from gibbsian.errors import GibbsianWarning
+from gibbsian.errors import GibbsianWarning, TrainingError
 from gibbsian.evaluators.exact import log_z
 from gibbsian.sklearn import BernoulliRBM, GaussianRBM
 
@@ -224,6 +224,20 @@ def test_penalties_shrink_the_weights(bits, strength):
     plain = BernoulliRBM(3, learning_rate=0.5, n_iter=30, random_state=0).fit(bits)
     rbm = clone(plain).set_params(**{strength: 0.3}).fit(bits)
     assert np.linalg.norm(rbm.components_) < 0.3 * np.linalg.norm(plain.components_)
+
+
+def test_a_prior_shrinks_weights_and_wants_to_know_all_rows(bits):
+    plain = BernoulliRBM(3, learning_rate=0.1, n_iter=60, random_state=0).fit(bits)
+    rbm = clone(plain).set_params(prior_scale=0.5).fit(bits)
+    assert np.abs(rbm.components_).mean() < 0.8 * np.abs(plain.components_).mean()
+    wide = clone(plain).set_params(prior_scale=1e6).fit(bits)
+    np.testing.assert_allclose(wide.components_, plain.components_, atol=1e-4)
+    with pytest.raises(TrainingError, match="use fit, or an l1 or l2 penalty"):
+        clone(rbm).partial_fit(bits)
+    with pytest.raises(TrainingError, match="prior_scale"):
+        clone(rbm).set_params(prior_scale="wide").fit(bits)
+    with pytest.raises(TrainingError, match="prior_scale must be 0 or positive"):
+        clone(rbm).set_params(prior_scale=-1).fit(bits)
 
 
 def correlated(rows=300):

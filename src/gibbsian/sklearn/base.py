@@ -63,6 +63,7 @@ class BoltzmannEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         optimizer: Any = "sgd",
         l1: Any = 0.0,
         l2: Any = 0.0,
+        prior_scale: Any = 0.0,
     ) -> None:
         self.n_components = n_components
         self.learning_rate = learning_rate
@@ -79,6 +80,7 @@ class BoltzmannEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         self.optimizer = optimizer
         self.l1 = l1
         self.l2 = l2
+        self.prior_scale = prior_scale
 
     # scikit-learn wants a constructor that takes anything; `fit` refuses what is impossible.
 
@@ -144,7 +146,18 @@ class BoltzmannEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
 
         The first call initialises the machine from its rows. There is no known end, so schedules
         other than ``constant`` and ``power`` hold the rate; `set_params` changes it between calls.
+
+        Raises
+        ------
+        TrainingError
+            If a parameter is impossible, or a prior is asked for: it weighs against all rows there are, and
+            nobody knows how many will come.
         """
+        if number(self.prior_scale, "prior_scale"):
+            raise TrainingError(
+                "A prior weighs against all rows there are, and partial_fit does not know how many will "
+                "come; use fit, or an l1 or l2 penalty in place of prior_scale."
+            )
         first = not hasattr(self, "components_")
         X = validate_data(self, X, accept_sparse="csr", dtype=FLOATS, reset=first)
         if not hasattr(self, "random_state_"):
@@ -191,6 +204,7 @@ class BoltzmannEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
             monitor_rows=1,
             l1=self.l1,
             l2=self.l2,
+            prior_scale=number(self.prior_scale, "prior_scale"),
             **values,
         )
 

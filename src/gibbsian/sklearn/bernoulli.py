@@ -62,6 +62,9 @@ class BernoulliRBM(BoltzmannEstimator):
         Name of a `torch.optim` optimiser.
     l1, l2 : float
         Penalties on the weights.
+    prior_scale : float
+        Scale of a heavy-tailed prior on each coupling, against learning the training rows by heart: 0.1 suits
+        tens of thousands of rows, fewer want more; 0 for none. In `fit` alone.
 
     Attributes
     ----------

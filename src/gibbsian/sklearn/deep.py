@@ -34,7 +34,7 @@ class BernoulliDBM(BoltzmannEstimator):
     layer : int
         The hidden layer that `transform` shows: 1 is the first, −1 the top one.
     learning_rate, batch_size, n_iter, verbose, random_state, method, n_steps, n_chains, average, \
-    schedule, optimizer, l1, l2
+    schedule, optimizer, l1, l2, prior_scale
         As in `BernoulliRBM`; `verbose` prints the reconstruction error.
     center : bool
         Whether the gradient is centred, which is what lets all layers learn at once (Montavon & Müller
@@ -82,12 +82,13 @@ class BernoulliDBM(BoltzmannEstimator):
         optimizer: Any = "sgd",
         l1: Any = 0.0,
         l2: Any = 0.0,
+        prior_scale: Any = 0.0,
     ) -> None:
         super().__init__(
             n_components, learning_rate=learning_rate, batch_size=batch_size, n_iter=n_iter,
             verbose=verbose, random_state=random_state, method=method, n_steps=n_steps,
             n_chains=n_chains, center=center, average=average, schedule=schedule,
-            optimizer=optimizer, l1=l1, l2=l2,
+            optimizer=optimizer, l1=l1, l2=l2, prior_scale=prior_scale,
         )  # fmt: skip
         self.layer = layer
 

@@ -39,6 +39,8 @@ class GaussianRBM(BoltzmannEstimator):
         Rate of the updates; log precisions move at a tenth of it.
     l1, l2 : float
         Penalties on the weights of standardised columns.
+    prior_scale : float
+        As in `BernoulliRBM`, of the weights of standardised columns.
     sigma0 : float
         Standard deviation of the noise of measurement, or of rounding, relative to that of each
         column: bounds the precisions. A constant column counts as one of standard deviation 1.
@@ -90,13 +92,14 @@ class GaussianRBM(BoltzmannEstimator):
         optimizer: Any = "sgd",
         l1: Any = 0.0,
         l2: Any = 0.0,
+        prior_scale: Any = 0.0,
         sigma0: Any = 0.05,
     ) -> None:
         super().__init__(
             n_components, learning_rate=learning_rate, batch_size=batch_size, n_iter=n_iter,
             verbose=verbose, random_state=random_state, method=method, n_steps=n_steps,
             n_chains=n_chains, center=center, average=average, schedule=schedule,
-            optimizer=optimizer, l1=l1, l2=l2,
+            optimizer=optimizer, l1=l1, l2=l2, prior_scale=prior_scale,
         )  # fmt: skip
         self.sigma0 = sigma0
 
