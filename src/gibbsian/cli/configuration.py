@@ -42,7 +42,7 @@ _DIRECT = {
 _OTHER = {
     "data": _WORD, "model": _WORD, "hidden": (int, list), "method": _WORD, "optimizer_option": _PAIRS,
     "updown_epochs": (int,), "updown_lr": _NUMBER, "updown_top_lr": _NUMBER,
-    "updown_discriminative": _NUMBER,
+    "discriminative": _NUMBER,
     "schedule_option": _PAIRS, "visible_bias": _NUMBER, "hidden_bias": _NUMBER,
 }  # fmt: skip
 _KNOWN = _METHOD | _LOAD | _DIRECT | _OTHER
@@ -84,16 +84,17 @@ def merged(path: Path | None, given: Mapping[str, Any], source: str | None) -> d
     }
 
 
+_UP_DOWN = ("updown_epochs", "updown_lr", "updown_top_lr", "discriminative")
+
+
 def _up_down(table: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a deep belief network's up-down stage; other models have none."""
-    names = ("epochs", "lr", "top_lr", "discriminative")
-    found = {k: table[f"updown_{k}"] for k in names if f"updown_{k}" in table}
-    if found and table.get("model") != "dbn":
+    given = [k for k in _UP_DOWN if k in table]
+    if given and table.get("model") != "dbn":
         raise GibbsianError(
-            f"{_flag('updown_' + next(iter(found)))} is for deep belief networks; add --model dbn or leave "
-            "it out."
+            f"{_flag(given[0])} is for deep belief networks; add --model dbn or leave it out."
         )
-    return found
+    return {k.removeprefix("updown_"): table[k] for k in given}
 
 
 def _hidden(value: Any) -> Any:

@@ -137,11 +137,11 @@ _UpDownLr = Annotated[
 ]
 _UpDownTopLr = Annotated[
     float | None,
-    _option("dbn: that of the top machine.", _LEARNING, "that of --updown-lr"),
+    _option("dbn: learning rate of its top machine.", _LEARNING, "that of --updown-lr"),
 ]
-_UpDownDiscriminative = Annotated[
+_Discriminative = Annotated[
     float | None,
-    _option("dbn: share of the labels given the layer below the top, 0 to 1.", _LEARNING, "0"),
+    _option("dbn: share of telling labels apart in what up-down's top learns.", _LEARNING, "0"),
 ]
 _Patience = Annotated[
     int | None,
@@ -236,7 +236,7 @@ def command(
     whiten: _Whiten = None, average: _Average = None,
     pretrain: _Pretrain = None, begin: _Begin = None,
     updown_epochs: _UpDownEpochs = None, updown_lr: _UpDownLr = None,
-    updown_top_lr: _UpDownTopLr = None, updown_discriminative: _UpDownDiscriminative = None,
+    updown_top_lr: _UpDownTopLr = None, discriminative: _Discriminative = None,
     patience: _Patience = None, tolerance: _Tolerance = None, seed: _Seed = None,
     classes: _Classes = None, limit: _Limit = None, transform: _Transform = None,
     key: _Key = None, labels: _Labels = None, validation: _Validation = None, test: _Test = None,
