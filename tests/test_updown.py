@@ -362,7 +362,7 @@ def test_statistics_of_chains_in_bfloat16_are_those_of_the_top_machine() -> None
     before = stage.network.top.joints[0].weight.detach().clone()
     stage.fit()
     assert float((stage.network.top.joints[0].weight.detach() - before).abs().max()) > 0.1
-    precision.refresh(stage._walker)
+    precision.refresh(stage._walker.top)
     state = tuple(t.float() for t in stage.chains)
     for name, value in updown.negative(stage.network.top, state).items():
         close = updown.negative(stage._walker.top, state)[name]

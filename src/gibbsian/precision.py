@@ -9,7 +9,7 @@ never energies or likelihoods.
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from gibbsian.connections import Connection
 from gibbsian.errors import GibbsianError
@@ -133,9 +133,9 @@ def rounded(connection: Connection, lower: Units, upper: Units) -> Connection:
     return Rounded(connection) if is_exact(lower) and is_exact(upper) else connection
 
 
-def refresh(module: nn.Module) -> None:
-    """Round the couplings of a lowered machine, or network, anew, after they have moved."""
-    for c in module.modules():
+def refresh(machine: BoltzmannMachine) -> None:
+    """Round the couplings of a lowered machine anew, after they have moved."""
+    for c in machine.joints:
         if isinstance(c, Rounded):
             c.refresh()
 

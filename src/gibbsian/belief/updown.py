@@ -304,6 +304,7 @@ class UpDown(Stage):
         self._monitored = _monitored(data, s)
         device = next(network.parameters()).device
         self._walker = lowered(network, precision.resolve(s.precision, device))
+        self._rounded = [c for c in self._walker.modules() if isinstance(c, precision.Rounded)]
         self.chains = self._noise() if s.persistent else None
 
     def _noise(self) -> State:
@@ -321,7 +322,8 @@ class UpDown(Stage):
         hot = labels_of(network, batch.labels, len(batch.x)).to(like)
         parts = self.settings.chain
         steps = parts[min(self.step * len(parts) // self.total, len(parts) - 1)]
-        precision.refresh(self._walker)
+        for connection in self._rounded:
+            connection.refresh()
         found, self.chains = gradients(
             network, batch.x.to(like), hot, steps, self.generator, self.chains,
             self.settings.persistent, self.settings.discriminative, self._walker,

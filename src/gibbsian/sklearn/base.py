@@ -433,6 +433,7 @@ class Report(Callback):
         self.rbm, self.X, self.length, self.begin = rbm, X, length, perf_counter()
 
     def on_update(self, trainer: Trainer) -> None:
+        """Print the line where an iteration ends."""
         iteration, rest = divmod(trainer.step, self.length)
         if rest:
             return
