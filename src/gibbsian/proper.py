@@ -50,13 +50,14 @@ class Keeper:
             u, w, values = tails.ascend(*self._directions(tails))
             largest = float(values.max())  # a GPU's host waits for each
             cut, far = largest > MARGIN, largest > _FAR
-            for _ in range(_MOST_PASSES if far else _PASSES):
-                if not largest > MARGIN:
-                    break
+            passes = _MOST_PASSES if far else _PASSES
+            for _ in range(passes if cut else 0):
                 _cut(tails, u, w, values)
                 more = (tails.starts(_FOLLOWED, self._calls), _FIRST_ROUNDS) if far else (u, 1)
                 u, w, values = tails.ascend(*more)
                 largest = float(values.max())
+                if not largest > _LIMIT:
+                    break
             if largest > _LIMIT:
                 for c in self.machine.joints:
                     c.weight.mul_(MARGIN / largest)

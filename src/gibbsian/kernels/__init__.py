@@ -23,6 +23,8 @@ __all__ = [
     "spin",
     "spin_gain",
     "truncated_gaussian",
+    "truncated_log_partition",
+    "truncated_moments",
 ]
 
 
@@ -97,6 +99,26 @@ def truncated_gaussian(
     return path.truncated_gaussian(field, bias, precision, generator)
 
 
+def truncated_moments(
+    field: Float[Tensor, "*batch n"], bias: Float[Tensor, " n"], precision: Float[Tensor, " n"]
+) -> tuple[Tensor, Tensor] | None:
+    """Return E[s] and E[s²] of what `truncated_gaussian` draws; None where no compiled kernel makes them."""
+    if not _is_float("truncated_moments", field, bias, precision):
+        return None
+    square = torch.empty_like(field, memory_format=torch.contiguous_format)
+    place = square.data_ptr()
+    return native.evaluate("truncated_moments", field, bias, precision.rsqrt(), place), square
+
+
+def truncated_log_partition(
+    field: Float[Tensor, "*batch n"], bias: Float[Tensor, " n"], precision: Float[Tensor, " n"]
+) -> Float[Tensor, "*batch n"] | None:
+    """Return log ∫ exp((field + bias) s − γ s²/2) ds over s ≥ 0; None where no compiled kernel makes it."""
+    if not _is_float("truncated_log_partition", field, bias, precision):
+        return None
+    return native.evaluate("truncated_log_partition", field, bias, precision.rsqrt())
+
+
 def softmax(
     field: Float[Tensor, "*batch n"],
     bias: Float[Tensor, " n"],
@@ -110,9 +132,14 @@ def softmax(
     return path.softmax(field, bias, categories, generator)
 
 
+def _is_float(name: str, field: Tensor, *parameters: Tensor) -> bool:
+    """Tell whether a compiled kernel that is made for float32 alone takes this field."""
+    return field.dtype is torch.float32 and native.takes(name, field, *parameters)
+
+
 def is_one_pass(field: Tensor, bias: Tensor) -> bool:
     """Tell whether gains of this field are made in one pass, by a compiled kernel."""
-    return field.dtype is torch.float32 and native.takes("bernoulli_gain", field, bias)
+    return _is_float("bernoulli_gain", field, bias)
 
 
 def bernoulli_gain(
@@ -123,7 +150,7 @@ def bernoulli_gain(
     beta1: float,
 ) -> Float[Tensor, "*batch"]:
     """Return Σ softplus(β₁ field + b₁) − softplus(β₀ field + b₀) over the last axis, in float64."""
-    if field.dtype is torch.float32 and native.takes("bernoulli_gain", field, bias0, bias1):
+    if _is_float("bernoulli_gain", field, bias0, bias1):
         return native.gain("bernoulli_gain", field, bias0, bias1, beta0, beta1)
     return plain.bernoulli_gain(field, bias0, bias1, beta0, beta1)
 
@@ -136,7 +163,7 @@ def spin_gain(
     beta1: float,
 ) -> Float[Tensor, "*batch"]:
     """Return Σ log 2cosh(β₁ field + b₁) − log 2cosh(β₀ field + b₀) over the last axis, in float64."""
-    if field.dtype is torch.float32 and native.takes("spin_gain", field, bias0, bias1):
+    if _is_float("spin_gain", field, bias0, bias1):
         return native.gain("spin_gain", field, bias0, bias1, beta0, beta1)
     return plain.spin_gain(field, bias0, bias1, beta0, beta1)
 

@@ -74,7 +74,12 @@ def _first_line(error: Exception) -> str:
 
 
 def draw(name: str, field: Tensor, generator: Generator | None, *extra: Tensor | int) -> Tensor:
-    """Run a kernel on a field; `extra` are its parameters: numbers, and tensors of one row."""
+    """Draw states from a field; `extra` are the kernel's parameters: numbers, and tensors of one row."""
+    return evaluate(name, field, *extra, key=_workspace.key(generator)) if field.numel() else field.clone()
+
+
+def evaluate(name: str, field: Tensor, *extra: Tensor | int, key: int = 0) -> Tensor:
+    """Run a kernel on each row of a field, with a key where it draws, and with the parameters `extra`."""
     if not field.is_contiguous():
         field = field.contiguous()
     out = torch.empty_like(field)
@@ -87,7 +92,7 @@ def draw(name: str, field: Tensor, generator: Generator | None, *extra: Tensor |
     chunk = max(1, min(_CHUNK // n, rows // (4 * threads)))
     stride = (n + 31) // 32 * 512
     # Parameters are held until the kernel is done with their memory.
-    held, values = [], [0, 0]
+    held, values = [], [0, 0, 0]
     for i, p in enumerate(extra):
         if isinstance(p, int):
             values[i] = p
@@ -95,10 +100,9 @@ def draw(name: str, field: Tensor, generator: Generator | None, *extra: Tensor |
             held.append(p if p.numel() == n and p.is_contiguous() else p.expand(n).contiguous())
             values[i] = held[-1].data_ptr()
     work = _workspace
-    header = work.header
     _pack(
-        header, 0, 0, 0, field.data_ptr(), out.data_ptr(), rows, n, work.key(generator), chunk,
-        _HALF[field.dtype], work.scratch(threads * stride), stride, values[0], values[1],
+        work.header, 0, 0, 0, field.data_ptr(), out.data_ptr(), rows, n, key, chunk,
+        _HALF[field.dtype], work.scratch(threads * stride), stride, *values,
     )  # fmt: skip
     run(name, work.address, threads)
     return out
@@ -173,7 +177,7 @@ class _Workspace(threading.local):
 
 
 _workspace = _Workspace()
-_pack = struct.Struct("<13q").pack_into
+_pack = struct.Struct("<14q").pack_into
 _pack_sweeps = struct.Struct("<16q").pack_into
 _pack_gain = struct.Struct("<13qfifi").pack_into
 

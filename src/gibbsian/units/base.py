@@ -151,7 +151,7 @@ def log_partition_sum(units: Units, f: Float[Tensor, "*batch n"]) -> Float[Tenso
     as the gain over units in no field that have `idle_bias`.
     """
     wide = accumulator(f)
-    if units.gain is not None and not (torch.is_grad_enabled() and _has_gradient(units, f)):
+    if units.gain is not None and not is_differentiated(units, f):
         bias = units.get_parameter("bias").detach()
         if kernels.is_one_pass(f, bias):
             idle = torch.full_like(bias, units.idle_bias)
@@ -160,8 +160,10 @@ def log_partition_sum(units: Units, f: Float[Tensor, "*batch n"]) -> Float[Tenso
     return units.log_partition(f).sum(dim=-1, dtype=wide)
 
 
-def _has_gradient(units: Units, f: Tensor) -> bool:
-    return f.requires_grad or any(p.requires_grad for p in units.parameters())
+def is_differentiated(units: Units, f: Tensor) -> bool:
+    """Tell whether what is made of this field is followed by autograd: compiled kernels are not."""
+    learned = f.requires_grad or any(p.requires_grad for p in units.parameters())
+    return learned and torch.is_grad_enabled()
 
 
 def energy_terms(units: Units, s: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch n"]:

@@ -8,7 +8,14 @@ from torch import Generator, Tensor, nn
 
 from gibbsian import kernels
 from gibbsian.errors import DataError
-from gibbsian.units.base import Domain, Statistics, Units, accumulator, check_size
+from gibbsian.units.base import (
+    Domain,
+    Statistics,
+    Units,
+    accumulator,
+    check_size,
+    is_differentiated,
+)
 from gibbsian.units.gaussian import SIGMA_0, precision_limits
 
 _NEWTON_STEPS = 60
@@ -108,6 +115,10 @@ class ReLU(Units):
         return {"bias": s, "log_precision": -0.5 * s * s}
 
     def conditional(self, f: Float[Tensor, "*batch n"]) -> Statistics:
+        if not is_differentiated(self, f):
+            found = kernels.truncated_moments(f.detach(), self.bias.detach(), self._precision())
+            if found is not None:
+                return {"bias": found[0], "log_precision": found[1].mul_(-0.5)}
         z, root = self._standard(f)
         first = _excess(z)
         # Far below zero 1 + z·first cancels; 2/z² is its limit.
@@ -118,6 +129,12 @@ class ReLU(Units):
         }
 
     def log_partition(self, f: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch n"]:
+        if not is_differentiated(self, f):
+            found = kernels.truncated_log_partition(
+                f.detach(), self.bias.detach(), self._precision()
+            )
+            if found is not None:
+                return found
         z, root = self._standard(f)
         # For z < 0 the square and log Φ cancel: their sum is log(erfcx(−z/√2)/2).
         below = torch.log(torch.special.erfcx(-z.clamp(max=0.0) / 2**0.5) / 2)
@@ -133,6 +150,7 @@ class ReLU(Units):
     def sample(
         self, f: Float[Tensor, "*batch n"], generator: Generator | None = None
     ) -> Float[Tensor, "*batch n"]:
-        return kernels.truncated_gaussian(
-            f, self.bias.detach(), self.log_precision.detach().exp(), generator
-        )
+        return kernels.truncated_gaussian(f, self.bias.detach(), self._precision(), generator)
+
+    def _precision(self) -> Float[Tensor, " n"]:
+        return self.log_precision.detach().exp()

@@ -4,7 +4,7 @@ Only `library` imports this package (and numba with it), when a kernel is not in
 ones; that cache is keyed by the text of these files.
 """
 
-from gibbsian.kernels.compiled import families, gains, sweeps
+from gibbsian.kernels.compiled import families, gains, sweeps, truncated
 
 KERNELS = {
     "bernoulli": families.bernoulli,
@@ -17,4 +17,6 @@ KERNELS = {
     "spin": families.spin,
     "spin_gain": gains.spin,
     "truncated_gaussian": families.truncated_gaussian,
+    "truncated_log_partition": truncated.log_partition,
+    "truncated_moments": truncated.moments,
 }

@@ -11,6 +11,7 @@ from gibbsian.kernels.compiled.core import (
     exp,
     fill,
     floats,
+    inline,
     is_on,
     kernel,
     log,
@@ -21,6 +22,9 @@ from gibbsian.kernels.compiled.core import (
 )
 
 # pyright: reportCallIssue=false, reportPrivateImportUsage=false
+
+# Of a row by vectors; of three, a fifth of the units at the most is left for the fourth.
+_ATTEMPTS = 3
 
 
 def _bernoulli(f, s, r, k0, k1, words, spare, h):
@@ -77,31 +81,45 @@ def _truncated_gaussian(f, s, r, k0, k1, words, spare, h):
 
     With a = −(f + θ)/√γ the standardised draw is y ≥ a, and s = (y − a)/√γ. Where a is low, a normal
     is drawn until it is high enough; else x = y − a is exponential with rate λ = (a + √(a² + 4))/2,
-    accepted with probability exp(−(x + a − λ)²/2). Both are exact, and the second forms x itself, so
-    nothing cancels far in the tail.
+    accepted with probability exp(−(x + a − λ)²/2), where λ − a = 1/λ. Both are exact, and the second forms
+    x itself, so nothing cancels far in the tail. The first attempts are made for the whole row, by vectors.
     """
-    bias, deviation = floats(h[EXTRA], len(f)), floats(h[EXTRA + 1], len(f))
+    n = len(f)
+    bias, deviation = floats(h[EXTRA], n), floats(h[EXTRA + 1], n)
     low, high = U(r), U(W(r) >> W(32))
-    for j in range(len(f)):
-        d = np.float64(deviation[j])
-        a = -(np.float64(f[j]) + np.float64(bias[j])) * d
-        x, attempt = np.nan, U(0)
-        rate = 0.5 * (a + np.sqrt(a * a + 4))
-        # Where a is not a number nothing can be drawn, and x stays one that is not.
-        while np.isnan(x) and not np.isnan(a):
+    for j in range(n):
+        spare[j] = F(-1)
+    for attempt in range(_ATTEMPTS):
+        for j in range(n):
+            a = -(f[j] + bias[j]) * deviation[j]
+            w0, w1, _, _ = philox(U(j), low, high, U(attempt), k0, k1)
+            x = _proposal(a, w0, w1)
+            spare[j] = spare[j] if spare[j] >= F(0) else x
+    for j in range(n):
+        a = -(f[j] + bias[j]) * deviation[j]
+        x, attempt = spare[j], U(_ATTEMPTS)
+        # Where a is not a number nothing can be drawn, and x is none either.
+        x = x if a == a else a  # noqa: PLR0124
+        while x < F(0):
             w0, w1, _, _ = philox(U(j), low, high, attempt, k0, k1)
-            u = (np.float64(w0) + 0.5) * 2.0**-32
-            v = (np.float64(w1) + 0.5) * 2.0**-32
-            if a < 0.257:
-                y = np.sqrt(-2 * np.log(u)) * np.cos(2 * np.pi * v)
-                x = y - a if y >= a else x
-            else:
-                trial = -np.log(u) / rate
-                gap = trial + a - rate
-                # At a = ∞ the gap is not a number, and the state is 0.
-                x = x if np.log(v) > -0.5 * gap * gap else trial
+            x = _proposal(a, w0, w1)
             attempt = U(attempt + U(1))
-        s[j] = F(x * d)
+        s[j] = x * deviation[j]
+
+
+@inline
+def _proposal(a, w0, w1):
+    """Return x from two words, or −1 where it is refused."""
+    logarithm = log((F(I(w0 >> U(1))) + F(0.5)) * F(2.0**-31))
+    cosine, _ = turn(F(I(w1)) * F(2.0**-32))
+    normal = np.sqrt(F(-2) * logarithm) * cosine - a
+    # Beyond 10⁹ the square may be too large for float32, and 4 makes no difference.
+    mean = F(2) / (a + (a if a > F(1e9) else np.sqrt(a * a + F(4))))
+    trial = -logarithm * mean
+    gap = trial - mean
+    chance = log((F(I(w1 >> U(1))) + F(0.5)) * F(2.0**-31))
+    exponential = trial if chance <= F(-0.5) * gap * gap else F(-1)
+    return (normal if normal >= F(0) else F(-1)) if a < F(0.257) else exponential
 
 
 def _softmax(f, s, r, k0, k1, words, spare, h):
