@@ -1,4 +1,4 @@
-"""Moments and log partition functions of truncated Gaussians by compiled kernels, against float64 and scipy."""
+"""Moments and log partition functions of truncated Gaussians by compiled kernels, against float64."""
 
 import numpy as np
 import pytest

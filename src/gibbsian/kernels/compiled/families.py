@@ -99,7 +99,7 @@ def _truncated_gaussian(f, s, r, k0, k1, words, spare, h):
         a = -(f[j] + bias[j]) * deviation[j]
         x, attempt = spare[j], U(_ATTEMPTS)
         # Where a is not a number nothing can be drawn, and x is none either.
-        x = x if a == a else a  # noqa: PLR0124
+        x = a if np.isnan(a) else x
         while x < F(0):
             w0, w1, _, _ = philox(U(j), low, high, attempt, k0, k1)
             x = _proposal(a, w0, w1)
