@@ -224,6 +224,7 @@ sample run --sampler temper                             | langevin, rates, not '
 sample run --sampler tempering --levels 1               | --levels
 sample run --sampler trajectory                         | holds no trajectory
 sample run --sampler langevin                           | Gaussian
+sample run --means --out x.npz                          | holds samples and means alike
 sample run --levels 5                                   | --levels belongs to --sampler tempering
 sample run --sampler annealed --start data              | leave --start out
 sample run --sampler annealed --steps 0                 | at least one temperature

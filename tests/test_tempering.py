@@ -10,10 +10,19 @@ from torch import Generator
 import gibbsian as gb
 from gibbsian import models, testing
 from gibbsian.callbacks import Callback
-from gibbsian.errors import DataError, GibbsianError
+from gibbsian.errors import DataError, GibbsianError, GibbsianWarning
+from gibbsian.evaluators.likelihood import partition
 from gibbsian.machine import Clamp
 from gibbsian.path import BaseRatePath, reference
-from gibbsian.samplers import Gibbs, Tempering, annealed, ladder, run, sample
+from gibbsian.samplers import (
+    Gibbs,
+    TemperedTransitions,
+    Tempering,
+    annealed,
+    ladder,
+    run,
+    sample,
+)
 from gibbsian.samplers.replica import levels_of
 from gibbsian.testing.agreement import Agreement
 from gibbsian.testing.samplers import compare_states
@@ -331,10 +340,24 @@ def test_means_belong_to_the_state_at_the_top():
     assert torch.equal(found.means, truth)
 
 
-def test_products_in_bfloat16():
+@pytest.mark.parametrize("kind", [Tempering, TemperedTransitions])
+def test_products_in_bfloat16(kind):
     machine = models.rbm(6, 4)
-    found = sample(machine, 20, 10, sampler=Tempering(_rows(), 3), precision="bf16")
+    found = sample(machine, 20, 10, sampler=kind(_rows(), 3), precision="bf16")
     assert found.samples.dtype == torch.float32 and found.samples.shape == (20, 6)
+
+
+@pytest.mark.parametrize("kind", [Tempering, TemperedTransitions])
+def test_couplings_too_large_for_a_ladder_are_told(kind):
+    machine = models.rbm(6, 4)
+    with torch.no_grad():
+        machine.joints[0].weight.normal_(0, 1e6, generator=Generator().manual_seed(0))
+    with pytest.raises(GibbsianError, match=r"levels, of which .* are allowed: its couplings"):
+        sample(machine, 2, 1, sampler=kind(_rows()))
+    sample(machine, 2, 1, sampler=kind(_rows(), 5))
+    with pytest.warns(GibbsianWarning, match="no likelihood by a ladder: .* couplings"):
+        found = partition(machine, _rows(), chains=5, temperatures=10, equilibrate=5, limit_bits=0)
+    assert found.ladder is None and found.ais is not None
 
 
 def _rows() -> torch.Tensor:

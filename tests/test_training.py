@@ -17,8 +17,10 @@ import torch
 import gibbsian as gb
 from gibbsian import runs
 from gibbsian.callbacks import Callback
+from gibbsian.errors import GibbsianWarning
 from gibbsian.estimators import Phases
 from gibbsian.evaluators import exact
+from gibbsian.finite import warn_of_size
 from gibbsian.regularizers import Penalty
 from gibbsian.training import Trainer
 
@@ -554,3 +556,16 @@ def test_tensorboard_gets_scalars_and_pictures(tmp_path) -> None:
     events = EventAccumulator(str(tmp_path / "board")).Reload()
     assert "reconstruction_error/validation" in events.Tags()["scalars"]
     assert {"samples", "filters"} <= set(events.Tags()["images"])
+
+
+def test_couplings_that_blow_up_are_told():
+    x = (torch.rand(50, 6, generator=torch.Generator().manual_seed(1)) < 0.5).float()
+    with pytest.warns(GibbsianWarning, match="couplings have grown to .* blown up"):
+        gb.train(gb.rbm(6, 4), x, updates=5, lr=1e4, progress=False)
+    # Those of Gaussian units are as large as their precision asks.
+    machine = gb.gaussian_rbm(6, 4)
+    with torch.no_grad():
+        machine.joints[0].weight.fill_(1e3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_of_size(machine)

@@ -1,17 +1,42 @@
-"""The watch for gradients that are not finite, without making a GPU wait for the host."""
+"""The watch for trainings that blow up: numbers that are not finite, or too large to be believed."""
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
+
+from gibbsian.errors import GibbsianWarning
+from gibbsian.machine import BoltzmannMachine
+from gibbsian.units import base as unit
 
 # Reading a number from a GPU makes the host wait for it, so there it is read so often only.
 _EVERY = 32
 
 
+# A flip of one unit would change the odds of another by e^100.
+_LARGE = 100.0
+
+
+def warn_of_size(machine: BoltzmannMachine) -> None:
+    """Warn of couplings between bounded units that are larger than any data call for."""
+    bounded = [bool(unit.tail_precision(u).isinf().all()) for u in machine.layers]
+    for c, pair in zip(machine.joints, pairwise(bounded), strict=True):
+        largest = float(c.weight.detach().abs().max()) if all(pair) and c.is_matrix else 0.0
+        if largest > _LARGE:
+            warnings.warn(
+                f"couplings have grown to {largest:.3g}, so this training has probably blown up; lower the "
+                "learning rate",
+                GibbsianWarning,
+                stacklevel=3,
+            )
+            return
+
+
 class Finite:
-    """Remembers for each gradient the first update at which it was not finite.
+    """Remembers for each gradient the first update at which it was not finite; a GPU does not wait for it.
 
     Parameters
     ----------

@@ -175,7 +175,7 @@ class BaseRatePath:
         for i in self.target.parity(kept):
             statistics = self.target.layers[i].statistics(state[i])
             for k, (e0, e1) in self._moved(i).items():
-                total = total + (high - low) * (statistics[k] @ (e1 - e0)).to(total.dtype)
+                total = total + (high - low) * (statistics[k].to(e1) @ (e1 - e0)).to(total.dtype)
         for i, f in fields.items():
             total = total + self._summed_gain(i, f, low, high)
         return total.expand(state[kept].shape[:-1])

@@ -20,7 +20,7 @@ from gibbsian.data import Dataset
 from gibbsian.descent import Descent
 from gibbsian.errors import TrainingError
 from gibbsian.estimators import Estimator, Phases
-from gibbsian.finite import Finite
+from gibbsian.finite import Finite, warn_of_size
 from gibbsian.initialise import EQUILIBRIUM, initialise
 from gibbsian.interrupt import Deferred
 from gibbsian.machine import BoltzmannMachine
@@ -224,6 +224,7 @@ class Trainer:
                 if self.run is not None and self.step not in self.run.checkpoints:
                     self._save()
                 self.penalty.warn(self.averaged)
+                warn_of_size(self.averaged)
             finally:
                 for callback in started:
                     callback.on_end(self)

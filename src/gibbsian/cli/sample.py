@@ -89,7 +89,7 @@ def command(
     from gibbsian.belief.runs import is_belief
     from gibbsian.trained import load
 
-    _check(sampler, levels, start, steps, precision, out)
+    _check(sampler, levels, start, steps, precision, out, means)
     if is_belief(path):
         dbn.check_sampling(sampler, levels, checkpoint, precision, device)
         dbn.sample(path, n, steps, start, label, means, seed, out)
@@ -117,9 +117,14 @@ def command(
 
 
 def _check(
-    sampler: str, levels: int | None, start: str, steps: int, precision: str, out: Path
-) -> None:
+    sampler: str, levels: int | None, start: str, steps: int, precision: str, out: Path,
+    means: bool,
+) -> None:  # fmt: skip
     """Refuse names that are none, and options that do not go together."""
+    if means and out.suffix.lower() == ".npz":
+        raise GibbsianError(
+            "--means is for pictures; a .npz file holds samples and means alike, so leave it out."
+        )
     if start not in _STARTS:
         raise GibbsianError(f"--start takes {', '.join(_STARTS)}, not {start!r}.")
     if sampler not in _SAMPLERS:

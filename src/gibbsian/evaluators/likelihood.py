@@ -1,5 +1,6 @@
 """The likelihood of rows, between two bounds: mean LL = −⟨F⟩ − log Z."""
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -9,6 +10,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from gibbsian.arguments import whole
+from gibbsian.errors import GibbsianError, GibbsianWarning
 from gibbsian.evaluators import exact as enumeration
 from gibbsian.evaluators.ais import ais, reverse_ais
 from gibbsian.evaluators.belief import Belief, Partition
@@ -117,7 +119,11 @@ def _ladder(
     """Run tempering for as long as was asked for, or as its round trips need."""
     if steps is not None and whole(steps, "The number of steps of the ladder", 0) == 0:
         return None
-    levels = Tempering(base).placed(BaseRatePath(base, machine), generator)
+    try:
+        levels = Tempering(base).placed(BaseRatePath(base, machine), generator)
+    except GibbsianError as error:
+        warnings.warn(f"no likelihood by a ladder: {error}", GibbsianWarning, stacklevel=3)
+        return None
     told, wanted = _told(progress, "tempering"), 0.0
     if steps is None:
         steps = min(max(2 * temperatures // len(levels), _LEAST_STEPS), _MOST_STEPS)

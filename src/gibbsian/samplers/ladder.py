@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 
+from gibbsian.errors import GibbsianError
 from gibbsian.path import BaseRatePath
 from gibbsian.samplers.annealed import anneal
 from gibbsian.samplers.levels import Levels
@@ -15,6 +16,8 @@ from gibbsian.samplers.levels import Levels
 # Acceptance of a swap that levels are placed for, and chains and temperatures of the pilot run.
 ACCEPTANCE = 0.3
 _CHAINS, _TEMPERATURES = 100, 100
+# A ladder of more levels would hardly be crossed.
+MOST = 1_000
 
 
 def for_swaps(length: float) -> int:
@@ -24,7 +27,7 @@ def for_swaps(length: float) -> int:
 
 def place(
     path: BaseRatePath, levels: int | None, generator: Generator | None,
-    count: Callable[[float], int] = for_swaps,
+    count: Callable[[float], int] = for_swaps, most: int = MOST,
 ) -> list[float]:  # fmt: skip
     """Choose levels of equal acceptance from a pilot run of annealed chains.
 
@@ -32,6 +35,11 @@ def place(
     chains, swaps are accepted with probability erfc(s/2) (Kofke 2002). Small s add up along the path to its
     thermodynamic length Λ (Crooks 2007), and K levels at even steps of Λ have s = Λ/(K − 1) each. With
     ``levels=None`` as many are taken as `count` says that Λ needs.
+
+    Raises
+    ------
+    GibbsianError
+        If these are more than `most`.
     """
     betas = [k / _TEMPERATURES for k in range(_TEMPERATURES)]
     lengths = [0.0]
@@ -44,6 +52,12 @@ def place(
     total = lengths[-1]
     if levels is None:
         levels = count(total if math.isfinite(total) else 0.0)
+        if levels > most:
+            raise GibbsianError(
+                f"The way from the reference to this machine needs {levels:,} levels, of which {most:,} are "
+                "allowed: its couplings are very large, as after a training that blew up. Train anew at a "
+                "smaller learning rate, or say how many levels to take."
+            )
     at = torch.linspace(0, 1, levels, dtype=torch.float64)
     if not (math.isfinite(total) and total > 1e-6):  # a machine like its reference
         return at.tolist()

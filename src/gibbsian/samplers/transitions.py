@@ -19,6 +19,8 @@ from gibbsian.samplers.replica import check_clamps
 
 # Standard deviation of a proposal's log weight that levels are counted for.
 _SPREAD = 1.0
+# Levels are passed one after another, so that there may be many.
+_MOST = 100_000
 
 
 class TemperedTransitions(Sampler):
@@ -78,7 +80,7 @@ class TemperedTransitions(Sampler):
         check_clamps(clamps, "A tempered transition")
         path = self._origin.path(machine)
         layers = Gibbs().init(machine, visible, generator, clamps).layers
-        betas = self.betas or place(path, self.levels, generator, _count)
+        betas = self.betas or place(path, self.levels, generator, _count, _MOST)
         return ChainState(layers, {"betas": torch.tensor(betas, dtype=torch.float64)})
 
     @torch.no_grad()

@@ -115,7 +115,8 @@ def _proposal(a, w0, w1):
     normal = np.sqrt(F(-2) * logarithm) * cosine - a
     # Beyond 10⁹ the square may be too large for float32, and 4 makes no difference.
     mean = F(2) / (a + (a if a > F(1e9) else np.sqrt(a * a + F(4))))
-    trial = -logarithm * mean
+    # A zero less a product is never −0, which the logarithm of 1 would make of a product alone.
+    trial = F(0) - logarithm * mean
     gap = trial - mean
     chance = log((F(I(w1 >> U(1))) + F(0.5)) * F(2.0**-31))
     exponential = trial if chance <= F(-0.5) * gap * gap else F(-1)

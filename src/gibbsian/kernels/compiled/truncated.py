@@ -113,6 +113,7 @@ def _log_partition(f, s, r, k0, k1, words, spare, h):
         inside = a + first if z < 0.0 else 1.0 - beyond
         logarithm = np.float64(log(F(inside)))
         whole = -logarithm if z < 0.0 else 0.5 * z * z + _LOG_WIDTH + logarithm
+        whole = z if z == -np.inf else whole  # `log` takes normal numbers only
         s[j] = F(whole + np.float64(log(deviation[j])))
 
 
