@@ -137,6 +137,20 @@ def test_strong_couplings_of_a_real_column_are_integrated():
     assert found == pytest.approx(expected, abs=1e-3)
 
 
+def test_rectified_units_that_oppose_each_other():
+    """κ of all units alike would be −0.92, and yet the machine is proper."""
+    machine = rbm(Gaussian(1), ReLU(4))
+    with torch.no_grad():
+        machine.joints[0].weight.copy_(torch.tensor([[0.7, 0.68, -0.7, -0.68]]))
+        machine.layers[1].bias.copy_(torch.tensor([0.5, -1.0, -0.3, 0.8]))
+    assert machine.is_proper()
+    x = torch.tensor([[-6.0], [0.1], [9.0]])
+    fine = torch.linspace(-60, 60, 240_001, dtype=torch.float64)[:, None]
+    log_weights = torch.full((len(fine),), math.log(5e-4)).double()
+    expected = [conditional(machine, v, slice(0, 1), fine, log_weights) for v in x]
+    assert pseudo_likelihood(machine, x).tolist() == pytest.approx(expected, abs=1e-4)
+
+
 def test_chunks_do_not_matter(monkeypatch):
     for name in ("mixed-bernoulli", "relu-bernoulli"):
         machine = MACHINES[name]

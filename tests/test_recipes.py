@@ -67,3 +67,11 @@ def test_a_machine_needs_hidden_units() -> None:
     data = gb.data.load("digits")
     with pytest.raises(gb.GibbsianError, match="at least 1, not 0"):
         recipes.build("rbm", data, 0)
+
+
+def test_what_is_chosen_goes_before_the_recipe_and_whitening_needs_centred_coordinates() -> None:
+    recipe = recipes.find("gaussian-rbm")
+    assert recipes.settings(recipe, {"lr": 0.5}) == dict(recipe.settings) | {"lr": 0.5}
+    assert "whiten" not in recipes.settings(recipe, {"center": False})
+    # What was asked for by name is not left out in silence.
+    assert recipes.settings(recipe, {"center": False, "whiten": 2.0})["whiten"] == 2.0

@@ -45,7 +45,10 @@ class Recipe:
 
 
 _REAL = ["standardise-global", "dequantise:0.05"]
-_GAUSSIAN = {"lr": 0.01, "biases": {"1": -1.0}}
+# Real-valued data vary much more in some directions than in others; without whitening these bound the rate.
+_GAUSSIAN = {"lr": 0.1, "whiten": 1.0, "biases": {"1": -1.0}}
+# Larger steps soon reach the size at which the machine has no finite partition function.
+_RELU = _GAUSSIAN | {"lr": 0.03}
 
 RECIPES: dict[str, Recipe] = {
     "rbm": Recipe(("binary", "spin", "onehot", "real"), ["auto"], ["auto"], models.rbm),
@@ -55,7 +58,7 @@ RECIPES: dict[str, Recipe] = {
     ),
     "relu-rbm": Recipe(
         ("real",), _REAL, ["standardise"], models.relu_rbm,
-        {"lr": 0.01, "biases": {"1": -1.0}}, {"chains": 200, "refresh": 0.001},
+        _RELU, {"chains": 200, "refresh": 0.001},
     ),
     "softmax-rbm": Recipe(("onehot",), ["threshold", "one-hot"], ["one-hot"], models.rbm),
     "dbm": Recipe(
@@ -86,6 +89,17 @@ def find(name: str) -> Recipe:
     if name not in RECIPES:
         raise GibbsianError(f"There is no model {name!r}; known are {', '.join(RECIPES)}.")
     return RECIPES[name]
+
+
+def settings(recipe: Recipe, chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what was chosen, and the recipe's settings for the rest.
+
+    Whitening works in centred coordinates, so a recipe's is left out where these were turned off.
+    """
+    merged = dict(recipe.settings) | dict(chosen)
+    if merged.get("center") is False and "whiten" not in chosen:
+        merged.pop("whiten", None)
+    return merged
 
 
 def load_data(recipe: Recipe, source: Any, **options: Any) -> Dataset:
@@ -164,4 +178,4 @@ def _sizes(hidden: int | Sequence[int]) -> list[int]:
     return sizes
 
 
-__all__ = ["RECIPES", "Recipe", "build", "find", "load_data", "visible_units"]
+__all__ = ["RECIPES", "Recipe", "build", "find", "load_data", "settings", "visible_units"]

@@ -84,7 +84,7 @@ def study(
         raise GibbsianError("A study needs at least one number of hidden units.")
     recipe = recipes.find(model)
     machines = {count: recipes.build(model, dataset, count) for count in hidden}
-    options = dict(recipe.settings) | settings
+    options = recipes.settings(recipe, settings)
     options |= {
         "epochs": epochs,
         "log_every": dataset.batches_per_epoch(options.get("batch_size", 100)),

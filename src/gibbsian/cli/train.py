@@ -307,7 +307,7 @@ def _train(
     if method["kind"] == "pcd":
         method = dict(recipe.method) | method
     estimator = estimators.from_spec(method)
-    settings = dict(recipe.settings) | chosen["settings"]
+    settings = recipes.settings(recipe, chosen["settings"])
     devices.find(settings.get("device", "cpu"))
     dataset = recipes.load_data(
         recipe, chosen["data"], seed=settings.get("seed", 0), **chosen["load"]

@@ -355,7 +355,7 @@ def _model(name: str, table: Any, defaults: Mapping[str, Any], seed: int, where:
         method = dict(recipe.method) | method
     estimators.from_spec(method)
     rest = {k: v for k, v in both.items() if k not in _MODEL}
-    chosen = {"seed": seed} | dict(recipe.settings) | rest
+    chosen = {"seed": seed} | recipes.settings(recipe, rest)
     try:
         settings.from_dict(chosen)
     except GibbsianError as error:

@@ -97,8 +97,9 @@ def _range(
 
     The slope of log g at x is θ − γx + Σ_j w_j E[h_j]. Finite hidden units add to it between their
     smallest and largest values, wherever v goes; unbounded ones add w_j E[h_j | f_j] at x and at most
-    w_j²/γ_j a unit of v on the way. So every mode lies where these bounds allow a slope of 0, and
-    beyond the outermost log g falls at least like −κ v²/2, κ = γ − Σ w_j²/γ_j.
+    w_j²/γ_j a unit of v on the way, and rectified ones no more than they have at x where v turns them off.
+    So every mode lies where these bounds allow a slope of 0, and beyond the outermost log g falls at least
+    like −κ v²/2, κ = γ − Σ w_j²/γ_j over units that v does not turn off.
     """
     wide = x.dtype
     least, most = torch.zeros((), dtype=wide), torch.zeros((), dtype=wide)
@@ -107,16 +108,24 @@ def _range(
             blocks = w[r.columns].to(wide).unflatten(0, (r.count, r.width))
             each = blocks @ r.values.to(wide).T
             least, most = least + each.amin(dim=1).sum(), most + each.amax(dim=1).sum()
-    tails = unit.tail_precision(hidden)
+    tails, rectified = unit.tail_precision(hidden), unit.one_sided(hidden).to(w.device)
     free = torch.isfinite(tails)
-    slope = theta - precision * x
+    slope, growth = theta - precision * x, torch.where(free, w**2 / tails, 0.0)
+    off_above, off_below = rectified & (w < 0), rectified & (w > 0)
     if bool(free.any()):
-        slope = slope + (unit.mean(hidden, f)[:, free] @ w[free]).to(wide)
-    kappa = precision - float((w[free] ** 2 / tails[free]).sum())
+        pulls = (unit.mean(hidden, f) * w).to(wide)
+        slope = slope + pulls[:, free].sum(dim=1)
+        most, least = most - pulls[:, off_above].sum(dim=1), least - pulls[:, off_below].sum(dim=1)
+    kappa_up, kappa_down = (precision - float(growth[~off].sum()) for off in (off_above, off_below))
+    if min(kappa_up, kappa_down) <= 0:
+        raise GibbsianError(
+            "The density of a real-valued column has no finite integral; its couplings are too large against "
+            "its precision."
+        )
     up, down = slope + most, slope + least
-    high = x + torch.where(up > 0, up / kappa, up / precision)
-    low = x + torch.where(down < 0, down / kappa, down / precision)
-    return low - _TAIL / kappa**0.5, high + _TAIL / kappa**0.5
+    high = x + torch.where(up > 0, up / kappa_up, up / precision)
+    low = x + torch.where(down < 0, down / kappa_down, down / precision)
+    return low - _TAIL / kappa_down**0.5, high + _TAIL / kappa_up**0.5
 
 
 def _nodes(low: Tensor, high: Tensor, sigma: float, half_line: bool) -> tuple[Tensor, Tensor]:
