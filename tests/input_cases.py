@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import gibbsian as gb
-from gibbsian import arguments, devices
+from gibbsian import arguments, belief, devices
 
 
 def bars(**options) -> gb.data.Dataset:
@@ -231,3 +231,18 @@ def test_a_sampler_is_an_object(make) -> None:
     refused("samplers by name are gibbs", lambda: gb.PCD(sampler="gibs"), gb.TrainingError)
     refused("sampler must be an object", lambda: gb.CD(sampler="gibbs"), gb.TrainingError)
     refused("probability of a refresh", lambda: gb.PCD(refresh="x"), gb.TrainingError)
+
+
+def test_sizes_of_deep_machines() -> None:
+    for hidden in (3, np.int64(3), [np.int64(3)]):
+        assert gb.dbm(4, hidden).sizes == (4, 3)
+    for hidden in (3.5, None, "3"):
+        refused("", lambda h=hidden: gb.dbm(4, h))
+
+
+def test_classes_and_rows_of_deep_belief_networks() -> None:
+    machine = gb.rbm(belief.with_labels(gb.Bernoulli(4), 3), 5)
+    network = belief.stack([machine], [0, 1, 2])
+    for label in ("1", True, 1.5):
+        refused("one whole number", lambda y=label: network.generate(2, 3, label=y))
+    refused("use torch.as_tensor", lambda: network.classify(np.zeros((2, 4), dtype=np.float32)))

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from gibbsian.belief.beside import beside, classes_of
 from gibbsian.belief.greedy import machines
 from gibbsian.belief.updown import UpDown
 from gibbsian.cli import dbn
-from gibbsian.errors import DataError, GibbsianError, RunError, TrainingError
+from gibbsian.errors import DataError, GibbsianError, GibbsianWarning, RunError, TrainingError
 from gibbsian.training import Trainer
 
 QUICK: dict[str, Any] = {
@@ -285,3 +286,44 @@ def test_the_example_runs(tmp_path) -> None:
     assert set(errors) == {"stack", "up-down", "backpropagation"}
     assert (tmp_path / "dreams.png").is_file()
     assert classifier.read(tmp_path / "classifier.safetensors").classes == tuple(range(10))
+
+
+def test_a_class_that_training_never_saw_is_refused_before_anything_is_trained(tmp_path) -> None:
+    data = stripes()
+    assert data.test is not None and data.test.labels is not None
+    data.test.labels[0] = 5
+    with pytest.raises(DataError, match="A test row has the label 5"):
+        belief_runs.train(data, [4, 3], labels=True, out=tmp_path / "b", **QUICK)
+    assert not (tmp_path / "b").exists()
+
+
+def copied(run: Path, to: Path) -> Path:
+    shutil.copytree(run, to)
+    return to
+
+
+def test_a_stage_that_is_lost_is_not_replaced_by_the_one_before(run, tmp_path) -> None:
+    lost = copied(run, tmp_path / "lost")
+    (lost / "updown" / "config.toml").unlink()
+    for words in (("sample", lost, "-n", 2, "--out", tmp_path / "o.npz"), ("evaluate", lost)):
+        assert "has gone through the up-down algorithm" in call(*words).sentence
+    assert "has lost its config.toml" in call("train", "--resume", "--out", lost).sentence
+    shutil.rmtree(lost / "updown")
+    works("train", "--resume", "--out", lost)
+    assert same(run, lost)
+
+
+def test_a_stage_that_is_not_finished_is_told(run, tmp_path) -> None:
+    half = copied(run, tmp_path / "half")
+    lines = (half / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (half / "metrics.jsonl").write_text("".join(x for x in lines if '"updown"' not in x))
+    with pytest.warns(GibbsianWarning, match="up-down stage .* is not finished"):
+        belief_runs.load(half)
+
+
+def test_a_configuration_that_lost_its_machines_is_one_sentence(run, tmp_path) -> None:
+    broken = copied(run, tmp_path / "broken")
+    config = (broken / "config.toml").read_text()
+    (broken / "config.toml").write_text(config.replace("network.machines", "network.others"))
+    words = ("sample", broken, "-n", 2, "--out", tmp_path / "o.npz")
+    assert "has lost the machines of its network" in call(*words).sentence

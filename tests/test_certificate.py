@@ -118,6 +118,8 @@ def test_contrastive_divergence_in_a_hurry_is_refused(digits):
     certificate = gb.certify(found, held_out_margin=0.25, **SHORT)
     assert not certificate.granted
     assert certificate["held_out"].verdict == "failed"
+    # And not the verdict of its comparison, which is another word.
+    assert certificate.as_dict()["checks"]["held_out"]["verdict"] == "failed"
     assert certificate["autocorrelation"].numbers["training_steps"] == 1
 
 

@@ -1,5 +1,6 @@
 """Several models side by side: plans, runs that go on, denoising against the truth, the command."""
 
+import dataclasses
 import itertools
 import json
 import tomllib
@@ -212,6 +213,10 @@ def test_presets_are_plans_and_scale() -> None:
     for one, other in zip(small.models, notebook.models, strict=True):
         assert one.settings["updates"] == other.settings["updates"] // 100
     assert small.evaluation["chains"] == notebook.evaluation["chains"]
+    # What is small already does not grow.
+    one = dataclasses.replace(notebook, evaluation={"temperatures": 4, "mixing_steps": 100})
+    assert one.scaled(1.0) == one
+    assert one.scaled(0.01).evaluation == {"temperatures": 4, "mixing_steps": 16}
 
 
 def test_other_data_bring_their_own_settings() -> None:
@@ -305,6 +310,10 @@ def test_denoising_knows_what_it_measures() -> None:
         (("[figures]", "[on.digits]\nmodels = {x = {}}\n[figures]"), "model of [on.digits] 'x'"),
         (("[figures]", "[on]\ndigits = 3\n[figures]"), "it must be a table"),
         (('model = "hopfield"', 'model = "hopfeld"'), "no model 'hopfeld'; known are rbm"),
+        (
+            ('model = "hopfield"', 'model = "dbn"'),
+            "is a deep belief network, which is several machines",
+        ),
         (("lr = 0.01", "rate = 0.01"), "no training setting 'rate'"),
         (("columns = 4", "wide = 4"), "setting of the figures 'wide'; known are columns"),
         (("columns = 4", "flip = 2"), "flip lies from 0 to 1"),

@@ -93,7 +93,7 @@ def dbm(visible: int | Units, hidden: int | Units | Sequence[int | Units]) -> Bo
     >>> gb.dbm(visible=784, hidden=[500, 1000]).sizes
     (784, 500, 1000)
     """
-    layers: list[Any] = [hidden] if isinstance(hidden, int | Units | str) else list(hidden)
+    layers: list[Any] = list(hidden) if isinstance(hidden, Sequence) else [hidden]
     if not layers:
         raise GibbsianError(
             "A deep Boltzmann machine needs at least one hidden layer; give its sizes, such as [500, 1000]."

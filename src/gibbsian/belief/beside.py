@@ -118,23 +118,40 @@ def beside(data: Dataset, classes: Sequence[int]) -> Dataset:
     return Dataset(f"{data.name} with labels", parts, transform, None, data.label_names, spec)
 
 
+def check_labels(data: Dataset, classes: Sequence[int]) -> None:
+    """Refuse data with a row that `beside` would refuse, before anything is trained.
+
+    Raises
+    ------
+    DataError
+        If a row has no label, or one that is none of `classes`.
+    """
+    for name, part in data._parts().items():
+        if part is not None:
+            _check_labels(part, classes, name)
+
+
+def _check_labels(part: Split, classes: Sequence[int], name: str) -> None:
+    if part.labels is None:
+        raise DataError(
+            f"The {name} rows have no labels to join; give them labels, or leave them out."
+        )
+    foreign = ~np.isin(part.labels, np.asarray(classes))
+    if foreign.any():
+        raise DataError(
+            f"A {name} row has the label {part.labels[foreign][0]}, which no training row has; split with "
+            "another seed, or keep rows of known classes only."
+        )
+
+
 def _labelled(
     part: Split | None, transform: Transform, classes: Sequence[int], name: str
 ) -> Split | None:
     """Return a part whose rows carry their labels."""
     if part is None:
         return None
-    if part.labels is None:
-        raise DataError(
-            f"The {name} rows have no labels to join; give them labels, or leave them out."
-        )
+    _check_labels(part, classes, name)
     known = np.asarray(classes)
-    foreign = ~np.isin(part.labels, known)
-    if foreign.any():
-        raise DataError(
-            f"A {name} row has the label {part.labels[foreign][0]}, which no training row has; split with "
-            "another seed, or keep rows of known classes only."
-        )
     # Labels of the source's rows that belong to other parts are not known here, nor ever read.
     places = np.zeros(part._rows.length, dtype=np.int64)
     order = np.argsort(known)

@@ -94,11 +94,14 @@ class LabelBlock:
         """
         if not self.classes:
             raise GibbsianError(_NONE.format("has no classes to hold", ", or leave the class out"))
-        labels = torch.as_tensor(label).reshape(-1)
-        if labels.is_floating_point() or len(labels) not in (1, n):
-            raise GibbsianError(
-                f"The class to hold is one whole number or {n} of them, not {label!r:.60}."
-            )
+        wrong = f"The class to hold is one whole number or {n} of them, not {label!r:.60}."
+        try:
+            labels = torch.as_tensor(label).reshape(-1)
+        except (TypeError, ValueError, RuntimeError):
+            raise GibbsianError(wrong) from None
+        whole_numbers = not (labels.is_floating_point() or labels.dtype is torch.bool)
+        if not whole_numbers or len(labels) not in (1, n):
+            raise GibbsianError(wrong)
         hot = self.hot(
             labels.long().to(next(self.top.parameters()).device), "the samples asked for"
         )

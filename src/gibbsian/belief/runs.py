@@ -8,6 +8,7 @@ goes on at its stage.
 import platform
 import shutil
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,12 +20,12 @@ import torch
 
 from gibbsian import belief, estimators, models, recipes, runs, settings, trained
 from gibbsian.belief import DeepBeliefNetwork, updown
-from gibbsian.belief.beside import classes_of
+from gibbsian.belief.beside import check_labels, classes_of
 from gibbsian.belief.greedy import Tell, done, greedy, machines
 from gibbsian.belief.stage import Progress
 from gibbsian.belief.updown import UpDown
 from gibbsian.data import Dataset
-from gibbsian.errors import RunError, TrainingError
+from gibbsian.errors import GibbsianWarning, RunError, TrainingError
 from gibbsian.estimators import PCD, Estimator
 from gibbsian.machine import BoltzmannMachine
 from gibbsian.runs import Run
@@ -130,6 +131,8 @@ def train(
             "The stack of a deep belief network is its greedy pre-training; leave pretrain out."
         )
     classes = classes_of(data) if labels else []
+    if classes:
+        check_labels(data, classes)
     if up_down is not None:
         updown.check_share(up_down, classes)
     visible = recipes.visible_units(data.layout) if visible is None else visible
@@ -250,6 +253,11 @@ def _teller(tell: Tell | None) -> Progress | None:
 
 def _stage_run(path: Path, config: Mapping[str, Any]) -> Run:
     """Open the run of a stage, or make it."""
+    if path.is_dir() and any(path.iterdir()) and not runs.is_run(path):
+        raise RunError(
+            f"{path} has lost its config.toml; bring the file back, or remove the folder to go through this "
+            "stage anew."
+        )
     return runs.open_run(path) if runs.is_run(path) else runs.create(path, config)
 
 
@@ -290,6 +298,12 @@ def open_run(path: str | Path) -> Run:
                 f"{run.path / 'config.toml'} has lost its part {name}; bring the file back as it was, or "
                 "train again."
             )
+    missing = sorted({"machines", "classes"} - set(run.config["network"]))
+    if missing:
+        raise RunError(
+            f"{run.path / 'config.toml'} has lost the {missing[0]} of its network; bring the file back as it "
+            "was, or train again."
+        )
     return run
 
 
@@ -310,12 +324,23 @@ def load(path: str | Path, data: Any = None) -> Belief:
     run = open_run(path)
     parts, classes = run.config["network"]["machines"], run.config["network"]["classes"]
     rows = None if data is None else trained.reload(run.config, data)
-    sub = run.path / "updown"
+    sub, finished = run.path / "updown", done(run)
+    if run.config.get("updown") and "updown" not in finished:
+        warnings.warn(
+            f"the up-down stage of the run in {path} is not finished, and its network is taken as it is; go "
+            f"on with gibbsian train --resume --out {path}",
+            GibbsianWarning,
+            stacklevel=2,
+        )
     if runs.is_run(sub) and (kept := runs.open_run(sub)).checkpoints:
         network = belief.stack([models.from_spec(m) for m in parts], classes)
         network.load_state_dict(kept.checkpoint().tree["parts"]["average"])
         return Belief(network, run.config, kept.metrics(), "updown", run, rows)
-    finished = done(run)
+    if "updown" in finished:
+        raise RunError(
+            f"The run in {path} has gone through the up-down algorithm, and {sub} is lost; bring it back, or "
+            f"go through that stage anew with gibbsian train --resume --out {path}."
+        )
     missing = [i for i in range(1, len(parts) + 1) if f"layers/{i}" not in finished]
     if missing:
         raise RunError(

@@ -75,6 +75,11 @@ def repeat(stored: Mapping[str, Any], out: Path, overwrite: bool, how: Mapping[s
 
 
 def _tell(how: Mapping[str, Any]) -> Any:
+    if how.get("tensorboard"):
+        raise GibbsianError(
+            "--tensorboard follows the training of one machine, and a deep belief network has several; leave "
+            "it out."
+        )
     return None if how.get("quiet") else typer.echo
 
 

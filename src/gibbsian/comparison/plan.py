@@ -147,7 +147,10 @@ class Plan:
         }  # fmt: skip
 
     def scaled(self, factor: float) -> "Plan":
-        """Return a shorter or longer comparison: updates, epochs, temperatures and steps times `factor`.
+        """Return a shorter or longer comparison.
+
+        Updates, epochs, and the evaluation's temperatures and steps are multiplied by `factor`, and none but
+        epochs falls below 16 or what it is.
 
         Raises
         ------
@@ -159,7 +162,7 @@ class Plan:
 
         def times(table: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
             return {
-                k: max(_LEAST, round(v * factor)) if k in names and v else v
+                k: max(min(_LEAST, v), round(v * factor)) if k in names and v else v
                 for k, v in table.items()
             }
 
@@ -349,6 +352,11 @@ def _model(name: str, table: Any, defaults: Mapping[str, Any], seed: int, where:
     kind = both.get("model", "rbm")
     if not isinstance(kind, str):
         raise GibbsianError(f"{where} gives the model {name} the kind {kind!r}, which is no text.")
+    if kind == "dbn":
+        raise GibbsianError(
+            f"{where}: the model {name} is a deep belief network, which is several machines and cannot be "
+            "compared; take a dbm, or evaluate its run by itself."
+        )
     recipe = recipes.find(kind)
     method = {"kind": "pcd"} | _method(defaults, where) | _method(table, where)
     if method["kind"] == "pcd":

@@ -53,12 +53,9 @@ class Check:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
-        return {
-            "verdict": self.verdict,
-            "words": self.words,
-            "needs": dict(self.needs),
-            **self.numbers,
-        }
+        # Last, since numbers of comparisons hold a verdict of their own.
+        words = {"verdict": self.verdict, "words": self.words, "needs": dict(self.needs)}
+        return {**self.numbers, **words}
 
 
 def compared(

@@ -246,6 +246,10 @@ def one_sided(units: Units) -> Bool[Tensor, " n"]:
 
 def check(units: Units, x: Tensor, what: str = "the data") -> None:
     """Raise a `DataError` unless `x` are finite rows (at least one) in the units' domain."""
+    if not isinstance(x, Tensor):
+        raise DataError(
+            f"{what} are of the type {type(x).__name__}, and a tensor is needed; use torch.as_tensor."
+        )
     if x.ndim != 2 or x.shape[1] != units.size:
         shape = "×".join(map(str, x.shape))
         raise DataError(
