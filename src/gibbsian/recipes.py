@@ -46,19 +46,17 @@ class Recipe:
 
 _REAL = ["standardise-global", "dequantise:0.05"]
 # Real-valued data vary much more in some directions than in others; without whitening these bound the rate.
-_GAUSSIAN = {"lr": 0.1, "whiten": 1.0, "biases": {"1": -1.0}}
-# Larger steps soon reach the size at which the machine has no finite partition function.
-_RELU = _GAUSSIAN | {"lr": 0.03}
+_WHITENED = {"lr": 0.03, "whiten": 1.0, "biases": {"1": -1.0}}
 
 RECIPES: dict[str, Recipe] = {
     "rbm": Recipe(("binary", "spin", "onehot", "real"), ["auto"], ["auto"], models.rbm),
     "gaussian-rbm": Recipe(
-        ("real",), _REAL, ["standardise"], models.gaussian_rbm, _GAUSSIAN,
+        ("real",), _REAL, ["standardise"], models.gaussian_rbm, _WHITENED,
         {"chains": 200, "refresh": 0.001},
     ),
     "relu-rbm": Recipe(
         ("real",), _REAL, ["standardise"], models.relu_rbm,
-        _RELU, {"chains": 200, "refresh": 0.001},
+        _WHITENED, {"chains": 200, "refresh": 0.001},
     ),
     "softmax-rbm": Recipe(("onehot",), ["threshold", "one-hot"], ["one-hot"], models.rbm),
     "dbm": Recipe(
