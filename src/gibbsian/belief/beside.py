@@ -128,10 +128,11 @@ def check_labels(data: Dataset, classes: Sequence[int]) -> None:
     """
     for name, part in data._parts().items():
         if part is not None:
-            _check_labels(part, classes, name)
+            _known_labels(part, classes, name)
 
 
-def _check_labels(part: Split, classes: Sequence[int], name: str) -> None:
+def _known_labels(part: Split, classes: Sequence[int], name: str) -> np.ndarray:
+    """Return a part's labels, all of them among the classes."""
     if part.labels is None:
         raise DataError(
             f"The {name} rows have no labels to join; give them labels, or leave them out."
@@ -142,6 +143,7 @@ def _check_labels(part: Split, classes: Sequence[int], name: str) -> None:
             f"A {name} row has the label {part.labels[foreign][0]}, which no training row has; split with "
             "another seed, or keep rows of known classes only."
         )
+    return part.labels
 
 
 def _labelled(
@@ -150,12 +152,12 @@ def _labelled(
     """Return a part whose rows carry their labels."""
     if part is None:
         return None
-    _check_labels(part, classes, name)
+    labels = _known_labels(part, classes, name)
     known = np.asarray(classes)
     # Labels of the source's rows that belong to other parts are not known here, nor ever read.
     places = np.zeros(part._rows.length, dtype=np.int64)
     order = np.argsort(known)
-    places[part.index] = order[np.searchsorted(known[order], part.labels)]
+    places[part.index] = order[np.searchsorted(known[order], labels)]
     other = copy.copy(part)
     other._rows, other.transform = LabelledRows(part._rows, places, len(classes)), transform
     return other
