@@ -175,3 +175,13 @@ def test_impossible_settings():
         RatesFPCD("digits")
     with pytest.raises(DataError, match="from 0 to 1"):
         gb.sample(gb.rbm(3, 2), 2, 1, sampler=RatesFPCD(7 * rows))
+
+
+def test_chains_that_leave_all_finite_values_are_told():
+    """Fast couplings of unbounded units on both sides may have no finite partition function."""
+    machine = gb.relu_rbm(6, 5)
+    rows = torch.randn(50, 6, generator=Generator().manual_seed(0))
+    wild = RatesFPCD(rows, rate=5.0)
+    with pytest.raises(GibbsianError, match="Chains left all finite values within 400 steps"):
+        gb.sample(machine, 10, 400, sampler=wild, generator=0)
+    assert gb.sample(machine, 10, 400, sampler=RatesFPCD(rows, rate=1e-4)).samples.isfinite().all()

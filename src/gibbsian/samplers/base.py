@@ -236,7 +236,8 @@ def sample(
     Raises
     ------
     GibbsianError
-        If a setting is impossible or the machine's partition function is infinite.
+        If a setting is impossible, the machine's partition function is infinite, or chains of a sampler that
+        changes the machine leave all finite values.
     """
     from gibbsian.samplers.gibbs import Gibbs
 
@@ -270,6 +271,12 @@ def sample(
     at = tuple(sorted(kept))
     trace = torch.stack([kept[i] for i in at]) if at else None
     state = _wide(state, begin)
+    if not all(bool(torch.isfinite(s).all()) for s in state.layers):
+        raise GibbsianError(
+            f"Chains left all finite values within {steps} steps: what {type(sampler).__name__} samples has "
+            "no finite partition function, or parameters that are no numbers. Take another sampler, or a "
+            "lower rate of this one; machine.is_proper() tells whether it is the machine."
+        )
     return Samples(state.layers[0], means, trace, at, state)
 
 
