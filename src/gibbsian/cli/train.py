@@ -119,7 +119,8 @@ _Center = Annotated[
 _Whiten = Annotated[
     float | None,
     _option("Largest variance of states along a direction before couplings step more slowly along it, so "
-            "that larger rates are stable; 0.3 with --lr 0.5 suits MNIST.", _LEARNING, "0: off"),
+            "that larger rates are stable; 0.3 with --lr 0.5 suits MNIST.", _LEARNING,
+            "0: off; gaussian-rbm and relu-rbm: 1"),
 ]  # fmt: skip
 _Pretrain = Annotated[
     int | None,
