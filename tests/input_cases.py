@@ -234,10 +234,10 @@ def test_a_sampler_is_an_object(make) -> None:
 
 
 def test_sizes_of_deep_machines() -> None:
-    for hidden in (3, np.int64(3), [np.int64(3)]):
+    for hidden in (3, np.int64(3), [np.int64(3)], np.array([3])):
         assert gb.dbm(4, hidden).sizes == (4, 3)
     for hidden in (3.5, None, "3"):
-        refused("", lambda h=hidden: gb.dbm(4, h))
+        refused("number of Bernoulli units", lambda h=hidden: gb.dbm(4, h))
 
 
 def test_classes_and_rows_of_deep_belief_networks() -> None:

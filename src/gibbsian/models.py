@@ -1,7 +1,7 @@
 """The usual machines under their usual names, and machines to and from files."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -93,7 +93,8 @@ def dbm(visible: int | Units, hidden: int | Units | Sequence[int | Units]) -> Bo
     >>> gb.dbm(visible=784, hidden=[500, 1000]).sizes
     (784, 500, 1000)
     """
-    layers: list[Any] = list(hidden) if isinstance(hidden, Sequence) else [hidden]
+    many = isinstance(hidden, Iterable) and not isinstance(hidden, str | Units)
+    layers: list[Any] = list(hidden) if many else [hidden]  # type: ignore[arg-type]
     if not layers:
         raise GibbsianError(
             "A deep Boltzmann machine needs at least one hidden layer; give its sizes, such as [500, 1000]."

@@ -9,7 +9,7 @@ import platform
 import shutil
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -325,16 +325,10 @@ def load(path: str | Path, data: Any = None) -> Belief:
     parts, classes = run.config["network"]["machines"], run.config["network"]["classes"]
     rows = None if data is None else trained.reload(run.config, data)
     sub, finished = run.path / "updown", done(run)
-    if run.config.get("updown") and "updown" not in finished:
-        warnings.warn(
-            f"the up-down stage of the run in {path} is not finished, and its network is taken as it is; go "
-            f"on with gibbsian train --resume --out {path}",
-            GibbsianWarning,
-            stacklevel=2,
-        )
     if runs.is_run(sub) and (kept := runs.open_run(sub)).checkpoints:
         network = belief.stack([models.from_spec(m) for m in parts], classes)
         network.load_state_dict(kept.checkpoint().tree["parts"]["average"])
+        _tell_unfinished(run, finished)
         return Belief(network, run.config, kept.metrics(), "updown", run, rows)
     if "updown" in finished:
         raise RunError(
@@ -348,4 +342,16 @@ def load(path: str | Path, data: Any = None) -> Belief:
             f"on with gibbsian train --resume --out {path}."
         )
     found = [trained.load(run.path / f"layers/{i}").machine for i in range(1, len(parts) + 1)]
+    _tell_unfinished(run, finished)
     return Belief(belief.stack(found, classes), run.config, [], "layers", run, rows)
+
+
+def _tell_unfinished(run: Run, finished: Collection[str]) -> None:
+    """Warn of a network that the up-down algorithm has still to pass, or to finish."""
+    if run.config.get("updown") and "updown" not in finished:
+        warnings.warn(
+            f"the up-down stage of the run in {run.path} is not finished, and its network is taken as it is; "
+            f"go on with gibbsian train --resume --out {run.path}",
+            GibbsianWarning,
+            stacklevel=3,
+        )

@@ -75,11 +75,7 @@ def _first_line(error: Exception) -> str:
 
 def draw(name: str, field: Tensor, generator: Generator | None, *extra: Tensor | int) -> Tensor:
     """Draw states from a field; `extra` are the kernel's parameters: numbers, and tensors of one row."""
-    return (
-        evaluate(name, field, *extra, key=_workspace.key(generator))
-        if field.numel()
-        else field.clone()
-    )
+    return evaluate(name, field, *extra, key=_workspace.key(generator))
 
 
 def evaluate(name: str, field: Tensor, *extra: Tensor | int, key: int = 0) -> Tensor:
