@@ -10,9 +10,10 @@ of learnergy's own examples but with as many hidden units as ours, for the same 
 processor, with one thread.
 
 A run writes into OUT/DATA-MODEL: the trained machine, ``results.json``, and ``samples.png`` (a row a
-sampler, a column a number of steps, 64 samples each; ``means.png`` has their conditional means). Chains
-start from noise. Runs are resumed where they stopped, and what is there is not made again. ``table``
-writes ``table.md`` and ``table.json`` of all runs in OUT.
+sampler, a column a number of steps, 64 samples each; ``clean.png`` has them without the noise that the
+recipe adds to the data, ``means.png`` their conditional means). Chains start from noise. Runs are resumed
+where they stopped, and what is there is not made again. ``table`` writes ``table.md`` and ``table.json``
+of all runs in OUT.
 """
 
 import argparse
@@ -53,8 +54,8 @@ def judge(name: str, out: Path) -> Judge:
     return Judge(load(name), net)
 
 
-# Sampler, steps, samples and means as pixels, seconds, levels.
-Found = tuple[str, int, Tensor, Tensor, float, int]
+# Sampler, steps, what it drew as pixels, seconds, levels.
+Found = tuple[str, int, dict[str, Tensor], float, int]
 
 
 def drawn_by_ours(trained: gb.Trained, options: argparse.Namespace) -> Iterator[Found]:
@@ -62,8 +63,10 @@ def drawn_by_ours(trained: gb.Trained, options: argparse.Namespace) -> Iterator[
     for name in options.samplers or [*noise.SAMPLERS, "annealed"]:
         found = noise.draw(trained, name, options.chains, options.steps, options.seconds)
         for at, d in found:
-            samples, means = (pixels(trained.data, x) for x in (d.samples, d.means))
-            yield name, at, samples, means, d.seconds, d.levels
+            clean = gb.remove_noise(trained, d.samples)
+            drawn = {"clean": clean, "samples": d.samples, "means": d.means}
+            drawn = {what: pixels(trained.data, x) for what, x in drawn.items()}
+            yield name, at, drawn, d.seconds, d.levels
 
 
 def drawn_by_peer(peer: Peer, options: argparse.Namespace) -> Iterator[Found]:
@@ -71,27 +74,27 @@ def drawn_by_peer(peer: Peer, options: argparse.Namespace) -> Iterator[Found]:
     for at, samples, returned, seconds in peer.chains(
         options.chains, options.steps, options.seconds
     ):
-        yield "its own steps", at, samples, returned, seconds, 1
+        yield "its own steps", at, {"samples": samples, "means": returned}, seconds, 1
 
 
 def evaluate(
     found: Iterator[Found], by: Judge, out: Path, options: argparse.Namespace
 ) -> list[Any]:
-    """Take the figures of all samples and of their means, and keep 64 of each for pictures."""
+    """Take the figures of all samples, of their means and without noise, and keep 64 of each for pictures."""
     rows, kept = [], {}
-    for name, at, samples, means, seconds, levels in found:
+    for name, at, drawn, seconds, levels in found:
         head = {"sampler": name, "steps": at, "seconds": seconds, "levels": levels}
-        for what, x in (("samples", samples), ("means", means)):
+        for what, x in drawn.items():
             if torch.isfinite(x).all():
                 rows.append(head | {"what": what} | by.figures(x))
             else:
                 rows.append(head | {"what": what, "crash": "values that are not finite"})
             kept[name, at, what] = x[:64]
-        print(rows[-2], flush=True)
+        print(rows[-len(drawn)], flush=True)
     kept["real rows", options.steps[0], ""] = by.test[:64]
     torch.save(kept, out / "kept.pt")
     side = math.isqrt(by.test.shape[1])
-    for what in ("samples", "means"):
+    for what in ("clean", "samples", "means"):
         chosen = {(n, at): x for (n, at, w), x in kept.items() if w in (what, "")}
         sheet.save(chosen, (side, side), out / f"{what}.png", f"{out.name}: {what} from noise")
     return rows

@@ -53,8 +53,9 @@ def beside(out: Path, data: str) -> None:
     for path in sorted(out.glob(f"{data}-*/kept.pt")):
         model = path.parent.name.partition("-")[2]
         for (name, at, what), x in torch.load(path).items():
-            if what == "samples" and name in _SHOWN:
-                shown[f"{model}: {name}", at] = x
+            if what in ("samples", "clean") and name in _SHOWN:
+                noise = ", no noise" if what == "clean" else ""
+                shown[f"{model}: {name}{noise}", at] = x
             elif name == "real rows":
                 shown[name, at] = x
     if shown:
@@ -70,7 +71,7 @@ def table(out: Path) -> None:
     found = {p.parent.name: json.loads(p.read_text()) for p in sorted(out.glob("*/results.json"))}
     parts = [
         "Pixels lie between 0 and 1. Real rows: test rows against training rows.\n",
-        *(_rows(found, what) for what in ("samples", "means")), _training(found), _words(found),
+        *(_rows(found, what) for what in ("clean", "samples", "means")), _training(found), _words(found),
     ]  # fmt: skip
     for data in dict.fromkeys(run.partition("-")[0] for run in found):
         beside(out, data)

@@ -112,7 +112,7 @@ def test_a_run_of_the_gaussian_benchmark_writes_its_results(tmp_path, monkeypatc
     gaussian.run(options)
     found = json.loads((tmp_path / "digits-gaussian-rbm" / "results.json").read_text())
     assert {"training", "floors", "samples", "certificates"} <= set(found)
-    assert [r["what"] for r in found["samples"]] == ["samples", "means"]
+    assert [r["what"] for r in found["samples"]] == ["clean", "samples", "means"]
     assert found["floors"][0]["frechet_pixels"] < found["samples"][0]["frechet_pixels"]
     gaussian.sheet.table(tmp_path)
     assert "gibbs" in (tmp_path / "table.md").read_text()

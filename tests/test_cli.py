@@ -376,6 +376,29 @@ def test_samples_need_no_data() -> None:
     assert np.load("samples.npz")["original"].mean(axis=0) == pytest.approx([40, -3], abs=3)
 
 
+def test_samples_lose_the_noise_that_the_data_were_given() -> None:
+    options = "--transform standardise-global+dequantise:0.7 --updates 40 --hidden 9 --out grey"
+    works("train", "digits", "--model", "gaussian-rbm", *options.split())
+    trained = gb.load(Path("grey"))
+
+    def drawn(*more: str) -> np.lib.npyio.NpzFile:
+        works("sample", "grey", "-n", 8, "--steps", 3, *more)
+        return np.load("samples.npz")
+
+    clean, noisy = drawn(), drawn("--noisy")
+    samples = torch.from_numpy(clean["samples"])
+    assert np.array_equal(clean["samples"], noisy["samples"])
+    back = trained.transform.inverse
+    assert np.allclose(noisy["original"], back(samples).numpy())
+    assert np.allclose(clean["original"], back(gb.remove_noise(trained, samples)).numpy())
+    assert np.abs(clean["original"] - noisy["original"]).mean() > 0.05
+    works("sample", "grey", "-n", 8, "--steps", 3, "--out", "clean.png")
+    works("sample", "grey", "-n", 8, "--steps", 3, "--out", "noisy.png", "--noisy")
+    assert Path("clean.png").read_bytes() != Path("noisy.png").read_bytes()
+    works("sample", "grey", "-n", 8, "--steps", 3, "--out", "walk.gif")
+    works("reconstruct", "grey", "--hide-rows", "3:5", "--rows", 20, "--steps", 5)
+
+
 def test_evaluate_prints_nothing_but_json_and_all_of_its_keys(run) -> None:
     found = works("evaluate", run, *QUICK, "--json")
     table = strict(found.out)

@@ -23,6 +23,7 @@ from gibbsian.models import (
     save,
     softmax_rbm,
 )
+from gibbsian.noise import remove_noise
 from gibbsian.samplers import (
     Driven,
     Gibbs,
@@ -46,8 +47,8 @@ __all__ = [
     "CD", "FPCD", "PCD", "PTT", "AssociativeMemory", "Bernoulli", "Binomial", "BoltzmannMachine", "Clamp",
     "Connection", "DataError", "DeepBeliefNetwork", "Dense", "Driven", "Estimator", "Gaussian", "Gibbs",
     "GibbsianError", "GibbsianWarning", "Jarzynski", "Langevin", "Mixed", "RatesFPCD", "ReLU", "RunError",
-    "Sampler", "Settings", "Softmax", "Spin", "TemperedTransitions", "Tempering", "Trained", "TrainingError",
-    "Trajectory", "TrajectoryTempering", "Units", "annealed", "certify", "data", "dbm", "evaluate",
-    "gaussian_rbm", "hopfield", "layered", "load", "rbm", "read", "relu_rbm", "resume", "sample",
-    "save", "softmax_rbm", "train", "trajectory",
+    "Sampler", "Settings", "Softmax", "Spin", "TemperedTransitions", "Tempering", "Trained",
+    "TrainingError", "Trajectory", "TrajectoryTempering", "Units", "annealed", "certify", "data", "dbm",
+    "evaluate", "gaussian_rbm", "hopfield", "layered", "load", "rbm", "read", "relu_rbm", "remove_noise",
+    "resume", "sample", "save", "softmax_rbm", "train", "trajectory",
 ]  # fmt: skip

@@ -193,9 +193,13 @@ class TensorBoard(Callback):
                 if isinstance(number, int | float):
                     self._writer.add_scalar(f"{name}/{split}".rstrip("/"), number, trainer.step)
         if trainer.data.image_shape is not None:
+            from gibbsian.noise import remove_noise
             from gibbsian.plots import tile
 
-            images = trainer.data.to_images(self._samples(trainer))
+            shown = remove_noise(
+                trainer.averaged, self._samples(trainer), trainer.data.transform.noise
+            )
+            images = trainer.data.to_images(shown)
             grid = tile(images.reshape(len(images), -1), images.shape[1:])
             self._writer.add_image("samples", _planes(grid), trainer.step)
             filters = trainer.averaged.joints[0].weight.detach().T[:64].cpu()

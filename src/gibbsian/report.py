@@ -16,6 +16,7 @@ from gibbsian.assessment import assess, rows_of
 from gibbsian.errors import RunError
 from gibbsian.evaluators import Evaluation
 from gibbsian.features import features
+from gibbsian.noise import remove_noise
 from gibbsian.report_certificate import certificate_section
 from gibbsian.report_ladder import ladder_section
 from gibbsian.report_page import Section, Verdict, render
@@ -163,7 +164,7 @@ class _Sections:
         seed: int,
     ) -> None:
         self.trained, self.found, self.splits = trained, found, splits
-        self.folder = folder
+        self.folder, self.seed, self.noise = folder, seed, trained.transform.noise
         device = next(trained.machine.parameters()).device
         self.generator = Generator(device).manual_seed(seed + 1)
         self.held = "test" if "test" in splits else next(iter(splits))
@@ -185,6 +186,24 @@ class _Sections:
         images = self.trained.data.to_images(x)
         return images.reshape(len(images), -1), images.shape[1:]
 
+    def _rows(self, split: str) -> Tensor:
+        """Return the rows of a split without the noise that the transform adds."""
+        rows = self.splits[split]
+        if not bool(self.noise.any()):
+            return rows
+        part = self.trained.data.split(split)
+        return part.tensor(limit=len(rows), generator=self.seed, noisy=False).to(rows)
+
+    def _without_noise(self) -> str:
+        """Say what was taken from samples, where the transform adds noise."""
+        if not bool(self.noise.any()):
+            return ""
+        sd = float(self.noise.max())
+        return (
+            f" The transform adds noise of standard deviation {sd:g} to the data; pictures of samples are "
+            "without it: the mean clean row behind each of them, by the machine itself."
+        )
+
     def _save(self, figure: Any, name: str) -> Path:
         return plots.save(figure, self.folder / f"{name}.png")
 
@@ -192,7 +211,8 @@ class _Sections:
         """Final states of the noise-started chains beside their nearest training rows."""
         last = max(self.found.traces["noise"].visible)
         samples = self.found.traces["noise"].visible[last][:_SHOWN]
-        nearest = _nearest(samples, self.splits["train"])
+        samples = remove_noise(self.trained, samples)
+        nearest = _nearest(samples, self._rows("train"))
         drawn, shape = self._pictures(samples)
         rows, _ = self._pictures(nearest)
         if shape is not None:
@@ -206,7 +226,8 @@ class _Sections:
         return Section(
             "Samples from noise",
             f"Chains started at pure noise, after {last:,} Gibbs steps: samples, not means. Each stands "
-            "beside the training row nearest to it, so that copies would show.",
+            "beside the training row nearest to it, so that copies would show."
+            + self._without_noise(),
             images,
         )
 
@@ -226,14 +247,15 @@ class _Sections:
         for start, words in (("noise", "from noise"), ("data", "from training rows")):
             visible = self.found.traces[start].visible
             steps = sorted(visible)
-            stack = [self._pictures(visible[i][:_STRIP]) for i in steps]
+            stack = [self._pictures(remove_noise(self.trained, visible[i][:_STRIP])) for i in steps]
             figure = plots.strip(np.stack([s[0] for s in stack]), steps, stack[0][1])
             path = self._save(figure, f"strip_{start}")
             images.append((path, f"chains {words} at {steps} steps", f"Chains {words}."))
         images.append(self._walk())
         return Section(
             "The way there",
-            "The same chains at 0, 1, 10, 100, … steps. Once both kinds look alike, the start is forgotten.",
+            "The same chains at 0, 1, 10, 100, … steps. Once both kinds look alike, the start is forgotten."
+            + self._without_noise(),
             images,
         )
 
@@ -243,12 +265,12 @@ class _Sections:
 
         last = max(self.found.traces["noise"].visible)
         steps = [i for i in (0, 1, 10, 100, 1_000, 10_000) if i <= last]
-        row = self.splits[self.held][:1].repeat(_STRIP, 1)
+        row = self.splits[self.held][:1].repeat(_STRIP, 1)  # as the machine sees it, noise and all
         found = sample(
             self.trained.machine, _STRIP, last, start=row, generator=self.generator, record=steps
         )
         assert found.trace is not None
-        stack = [self._pictures(t) for t in found.trace]
+        stack = [self._pictures(remove_noise(self.trained, t)) for t in found.trace]
         figure = plots.strip(np.stack([s[0] for s in stack]), steps, stack[0][1])
         words = f"Chains that all start at one {self.held} row."
         return self._save(figure, "strip_row"), words, words
@@ -322,7 +344,7 @@ class _Sections:
         machine = self.trained.machine
         x = self.splits[self.held][:16]
         plain, _ = self._pictures(repair.reconstruct(machine, x))
-        rows, shape = self._pictures(x)
+        rows, shape = self._pictures(self._rows(self.held)[:16])
         images = []
         figure = plots.reconstructions(rows, None, plain, shape)
         path = self._save(figure, "reconstructions")
@@ -331,7 +353,7 @@ class _Sections:
         found = repair.denoise(machine, whole, _FLIP, self.generator)
         damaged, _ = self._pictures(found.damaged[:16])
         repaired, _ = self._pictures(found.repaired[:16])
-        clean, _ = self._pictures(whole[:16])
+        clean, _ = self._pictures(self._rows(self.held)[:16])
         path = self._save(plots.reconstructions(clean, damaged, repaired, shape), "denoising")
         errors = f"error {found.before:.4f} before, {found.after:.4f} after"
         words = f"{_FLIP:.0%} of the entries damaged; {errors}."

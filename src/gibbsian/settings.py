@@ -12,7 +12,9 @@ from gibbsian.machine import BoltzmannMachine
 from gibbsian.precision import PRECISIONS, resolve
 
 DEFAULT_UPDATES = 6_000
-_BINARY_RATE, _REAL_RATE = 0.1, 0.01
+_BINARY_RATE, _REAL_RATE, _WHITENED_RATE = 0.1, 0.01, 0.06
+# Real columns up to which that last rate is safe: what a batch leaves to chance adds up over columns.
+_WIDE = 784
 # Of these, where layers above the first are learned beside it. (MNIST, 784-500-1000, PCD-1: at 0.1 the top
 # layer froze within 800 updates, at 0.03 it went on learning.)
 _DEEP_SHARE = 0.3
@@ -249,13 +251,16 @@ def learning_rate(settings: Settings, machine: BoltzmannMachine) -> float:
     """Return the learning rate, by default the one that suits the units.
 
     0.1 for bits on both sides, and 0.1/(r_v r_h)² for finite values with ranges r: recoded as bits, such
-    couplings are r_v r_h times as large, and so are their gradients. 0.01 for real visible values. With more
-    than one hidden layer 0.3 times that.
+    couplings are r_v r_h times as large, and so are their gradients. 0.01 for real visible values; with
+    whitening 0.06, and in proportion less for more than 784 of them. With more than one hidden layer 0.3
+    times that.
     """
     if settings.lr is not None:
         return settings.lr
     visible, hidden = (_range(machine, i) for i in (0, 1))
     share = 1.0 if len(machine.layers) == 2 else _DEEP_SHARE
+    if visible is None and settings.whiten and settings.center:
+        return share * _WHITENED_RATE * min(1.0, _WIDE / machine.sizes[0])
     if visible is None:
         return share * _REAL_RATE
     return share * _BINARY_RATE / (visible * (hidden or 1.0)) ** 2

@@ -116,12 +116,19 @@ class Through(Transform):
         return self.lifts[-1].width
 
     @torch.no_grad()
-    def __call__(self, raw: Tensor, generator: Generator | None = None) -> Tensor:
+    def __call__(
+        self, raw: Tensor, generator: Generator | None = None, noisy: bool = True
+    ) -> Tensor:
         """Return the rows of the top, in float32; states are drawn from `generator`."""
-        x = self.below(raw, generator)
+        x = self.below(raw, generator, noisy)
         for lift in self.lifts:
             x = lift(x, generator)
         return x.to(torch.float32)
+
+    @property
+    def noise(self) -> Tensor:
+        """None: hidden units' states are no noisy rows."""
+        return torch.zeros(self.n_features)
 
     def inverse(self, x: Tensor) -> Tensor:
         """Refuse: a state of hidden units is no row of the data."""

@@ -63,14 +63,21 @@ class Beside(Transform):
         """The columns of the transform below and the labels."""
         return self.below.n_features + self.labels
 
-    def __call__(self, raw: Tensor, generator: Generator | None = None) -> Tensor:
+    def __call__(
+        self, raw: Tensor, generator: Generator | None = None, noisy: bool = True
+    ) -> Tensor:
         """Return the transformed rows with their labels."""
-        rows = self.below(raw[:, : -self.labels], generator)
+        rows = self.below(raw[:, : -self.labels], generator, noisy)
         return torch.cat([rows, raw[:, -self.labels :].to(rows)], dim=1)
 
     def inverse(self, x: Tensor) -> Tensor:
         """Return raw rows, without the labels."""
         return self.below.inverse(x[:, : -self.labels])
+
+    @property
+    def noise(self) -> Tensor:
+        """Return that of the rows; labels have none."""
+        return torch.cat([self.below.noise, torch.zeros(self.labels)])
 
     def state(self) -> dict[str, Any]:
         """Return the state of the transform below."""

@@ -135,7 +135,8 @@ def train(
         check_labels(data, classes)
     if up_down is not None:
         updown.check_share(up_down, classes)
-    visible = recipes.visible_units(data.layout) if visible is None else visible
+    if visible is None:
+        visible = recipes.visible_units(data.layout, data.transform.noise)
     stack = machines(visible, hidden, classes)
     if options.get("threads") is None:
         options["threads"] = torch.get_num_threads()

@@ -9,8 +9,9 @@ from gibbsian.cli import options as opt
 from gibbsian.errors import GibbsianError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from gibbsian.data import Dataset
-    from gibbsian.repair import Repair
 
 NAME = "reconstruct"
 EXAMPLES = """Examples:
@@ -45,6 +46,7 @@ def command(
     --flip turns or redraws entries and takes them back through the hidden units; --hide-rows and
     --hide-cols draw a part of each image anew, given the rest of it.
     """
+    import torch
     from torch import Generator
 
     from gibbsian import repair
@@ -62,27 +64,28 @@ def command(
     part = opt.rows_of(data, split, "--split")
     x = part.tensor(limit=rows, generator=seed).to(next(machine.parameters()))
     generator = Generator(device).manual_seed(seed)
+    clean = part.tensor(limit=rows, generator=seed, noisy=False).to(x)
     if flip is not None:
         found, name = repair.denoise(machine, x, flip, generator, sweeps), "denoising.png"
+        repaired = found.repaired
     else:
         pixels = repair.hidden_pixels(data.image_shape, *spans)
         hidden = repair.blocks_of(machine, pixels).to(x.device)
         found, name = repair.inpaint(machine, x, hidden, generator, steps), "inpainting.png"
+        repaired = torch.where(hidden, found.repaired, clean)
     typer.echo(f"{len(x)} {split} rows, mean squared error per column:")
     typer.echo(f"  before {found.before:.4f}   after {found.after:.4f}")
     if data.image_shape is None:
         return
     target = out or path / name
-    _draw(data, found, target)
+    _draw(data, (clean, found.damaged, repaired), target)
     typer.echo(f"Wrote {target}.")
 
 
-def _draw(data: "Dataset", found: "Repair", target: Path) -> None:
+def _draw(data: "Dataset", pictures: "tuple[Tensor, ...]", target: Path) -> None:
     """Draw originals, damaged and repaired rows as a PNG."""
     from gibbsian import plots
 
-    original, damaged, repaired = (
-        data.to_images(t[:_SHOWN]) for t in (found.original, found.damaged, found.repaired)
-    )
+    original, damaged, repaired = (data.to_images(t[:_SHOWN]) for t in pictures)
     rows = (t.reshape(len(t), -1) for t in (original, damaged, repaired))
     plots.save(plots.reconstructions(*rows, image_shape=original.shape[1:]), target)

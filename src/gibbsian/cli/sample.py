@@ -72,6 +72,12 @@ def command(
     means: Annotated[
         bool, typer.Option("--means", help="Draw conditional means in pictures, not samples.")
     ] = False,
+    noisy: Annotated[
+        bool,
+        typer.Option(
+            "--noisy", help="Leave the noise in that the data's transform adds (dequantise)."
+        ),
+    ] = False,
     checkpoint: opt.CheckpointName = "latest",
     seed: opt.Seed = 0,
     device: opt.Device = "cpu",
@@ -85,6 +91,9 @@ def command(
     from independent units fitted to the training rows, trajectory through machines that training passed.
     Driven chains have random temperatures, which settle at 1 for the last fifth of the steps. An .npz file
     holds samples, their conditional means, and samples in the data's own columns as "original".
+
+    Where the data's transform adds noise (dequantise), so do the samples of a machine that learned such
+    rows. Pictures and "original" are without it: the mean clean row that may lie behind each sample.
     """
     from gibbsian.belief.runs import is_belief
     from gibbsian.trained import load
@@ -107,9 +116,9 @@ def command(
         raise GibbsianError("The data are no images, so there is no picture; write a .npz file.")
     found = _found(trained, n, steps, sampler, levels, start, seed, record, precision)
     if kind == ".npz":
-        _save(trained, found, out)
+        _save(trained, found, out, noisy)
     else:
-        _draw(trained, found, out, means)
+        _draw(trained, found, out, means, noisy)
     way = "annealed over" if sampler == "annealed" else "after"
     begin = f"{steps} temperatures" if sampler == "annealed" else f"{steps} steps from {start}"
     typer.echo(f"Wrote {n} samples {way} {begin} to {out}.")
@@ -218,29 +227,36 @@ def _rows(trained: "Trained", start: str, seed: int) -> "Tensor | None":
     return part.tensor(limit=_ROWS, generator=seed).to(next(trained.machine.parameters()))
 
 
-def _save(trained: "Trained", found: "Samples", out: Path) -> None:
+def _clean(trained: "Trained", x: "Tensor", noisy: bool) -> "Tensor":
+    """Return samples without the noise of their transform, unless it is asked for."""
+    from gibbsian.noise import remove_noise
+
+    return x.cpu() if noisy else remove_noise(trained, x).cpu()
+
+
+def _save(trained: "Trained", found: "Samples", out: Path, noisy: bool) -> None:
     import numpy as np
 
     from gibbsian import checkpoint
 
-    visible, buffer = found.samples.cpu(), io.BytesIO()
+    visible, buffer = found.samples, io.BytesIO()
     np.savez(
-        buffer, samples=visible.numpy(), means=found.means.cpu().numpy(),
-        original=trained.transform.inverse(visible).numpy(),
+        buffer, samples=visible.cpu().numpy(), means=found.means.cpu().numpy(),
+        original=trained.transform.inverse(_clean(trained, visible, noisy)).numpy(),
     )  # fmt: skip
     checkpoint.publish({out: buffer.getvalue()})
 
 
-def _draw(trained: "Trained", found: "Samples", out: Path, means: bool) -> None:
+def _draw(trained: "Trained", found: "Samples", out: Path, means: bool, noisy: bool) -> None:
     import numpy as np
 
     from gibbsian import plots
 
     data = trained.data
     if found.trace is None:
-        shown = found.means if means else found.samples
+        shown = found.means if means else _clean(trained, found.samples, noisy)
         pictures = data.to_images(shown)
         plots.save_images(pictures.reshape(len(shown), -1), pictures.shape[1:], out)
         return
-    frames = np.stack([data.to_images(frame) for frame in found.trace])
+    frames = np.stack([data.to_images(_clean(trained, frame, noisy)) for frame in found.trace])
     plots.save_gif(frames.reshape(*frames.shape[:2], -1), frames.shape[2:], out, 10)

@@ -12,6 +12,7 @@ from gibbsian.comparison.denoising import Denoised, reconstruct
 from gibbsian.comparison.plan import Plan
 from gibbsian.comparison.training import Fitted
 from gibbsian.features import features
+from gibbsian.noise import remove_noise
 from gibbsian.report_page import Section
 from gibbsian.units import base as unit
 
@@ -99,9 +100,10 @@ class Pictures:
         for way, kernel in ways.items():
 
             def particles(f: Fitted, kernel: Callable[[], samplers.Sampler] = kernel) -> Tensor:
-                return samplers.sample(
+                found = samplers.sample(
                     f.trained.machine, self._columns, steps, generator=self.plan.seed, sampler=kernel()
-                ).samples  # fmt: skip
+                )  # fmt: skip
+                return remove_noise(f.trained, found.samples)
 
             path, alt, _ = self._save(
                 above | self._of_each(particles), f"fantasies_{way}",
@@ -110,7 +112,8 @@ class Pictures:
             images.append((path, alt, words[way]))
         return Section(
             "Fantasy particles",
-            f"Each model's own samples: chains started at noise, after {steps:,} steps. States, not means."
+            f"Each model's own samples: chains started at noise, after {steps:,} steps. States, not "
+            "means, without the noise of a transform."
             + (" Rows of the data are above them; no sample belongs to one." if above else ""),
             images,
         )

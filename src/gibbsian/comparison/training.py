@@ -76,7 +76,7 @@ def machines(plan: Plan) -> dict[str, tuple[BoltzmannMachine, Dataset]]:
     options = {k: v for k, v in plan.data.items() if k != "source"}
     for m in plan.models:
         recipe = recipes.find(m.kind)
-        like = repr((recipe.images, recipe.tables))
+        like = repr((recipe.images, recipe.tables, recipe.smooth))
         if like not in loaded:
             loaded[like] = recipes.load_data(recipe, plan.data["source"], seed=plan.seed, **options)
         found[m.name] = recipes.build(m.kind, loaded[like], m.hidden), loaded[like]

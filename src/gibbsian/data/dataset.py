@@ -121,20 +121,31 @@ class Split:
         return max(1, 2**22 // self._rows.row_bytes)
 
     def chunks(
-        self, rows: int = 1024, limit: int | None = None, generator: Generator | int | None = None
+        self,
+        rows: int = 1024,
+        limit: int | None = None,
+        generator: Generator | int | None = None,
+        noisy: bool = True,
     ) -> Iterator[Float[Tensor, "rows n"]]:
         """The (first ``limit``) transformed rows in chunks of ``rows``.
 
-        A random transform draws from ``generator``: a torch.Generator, or a seed (None means 0).
+        A random transform draws from ``generator``: a torch.Generator, or a seed (None means 0). Without
+        ``noisy`` the noise of "dequantise" is left out.
         """
         source = seeded(generator)
-        return (self.transform(raw, source) for raw in self.raw_chunks(rows, limit))
+        return (self.transform(raw, source, noisy) for raw in self.raw_chunks(rows, limit))
 
     def tensor(
-        self, limit: int | None = None, generator: Generator | int | None = None
+        self,
+        limit: int | None = None,
+        generator: Generator | int | None = None,
+        noisy: bool = True,
     ) -> Float[Tensor, "rows n"]:
-        """The (first ``limit``) transformed rows as one tensor, the same for the same seed."""
-        return torch.cat(list(self.chunks(limit=limit, generator=generator)))
+        """The (first ``limit``) transformed rows as one tensor, the same for the same seed.
+
+        Without ``noisy`` the noise of "dequantise" is left out.
+        """
+        return torch.cat(list(self.chunks(limit=limit, generator=generator, noisy=noisy)))
 
     def streamed(
         self, batch_size: int, seed: int, epoch: int, start: int

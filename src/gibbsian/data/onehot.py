@@ -145,3 +145,9 @@ class OneHot(Step):
             best = y[:, start : start + len(levels)].argmax(1)
             x[:, column] = torch.tensor(levels, dtype=y.dtype)[best]
         return x
+
+    def spread(self, sigma: Float[Tensor, " n"]) -> Float[Tensor, " m"]:
+        """Noise of the columns that are copied; blocks have none."""
+        out = sigma.new_zeros(self._width)
+        out[self._kept_at] = sigma[self._kept]
+        return out

@@ -55,6 +55,10 @@ class Step(ABC):
     def invert(self, y: Shaped[Tensor, "batch m"]) -> Shaped[Tensor, "batch n"]:
         """Back to the units of the input, as far as they can be had."""
 
+    def spread(self, sigma: Float[Tensor, " n"]) -> Float[Tensor, " m"]:
+        """Standard deviation of normal noise in each output column, from that in the input's."""
+        return sigma
+
 
 def blend(mask: Bool[Tensor, " n"] | None, new: Tensor, old: Tensor) -> Tensor:
     """``new`` in the columns of ``mask`` (None: everywhere), ``old`` elsewhere."""
@@ -142,6 +146,10 @@ class Threshold(Step):
         """``top · y``."""
         return blend(self._mask, y * self.top, y)
 
+    def spread(self, sigma: Tensor) -> Tensor:
+        """None: bits have no normal noise."""
+        return blend(self._mask, torch.zeros_like(sigma), sigma)
+
 
 def white(chunks: Chunks) -> float:
     """The value that stands for 1: 255 for uint8 rows, unless they are all 0 and 1."""
@@ -202,6 +210,10 @@ class StochasticBinarise(Step):
         """``top · y``."""
         return blend(self._mask, y * self.top, y)
 
+    def spread(self, sigma: Tensor) -> Tensor:
+        """None: bits have no normal noise."""
+        return blend(self._mask, torch.zeros_like(sigma), sigma)
+
 
 @final
 class Scale(Step):
@@ -253,6 +265,10 @@ class Scale(Step):
         """``low + (high - low) y``."""
         x = (self.low + self._span() * y.double()).to(y.dtype)
         return blend(self._mask, x, y)
+
+    def spread(self, sigma: Tensor) -> Tensor:
+        """``σ / (high - low)``, but for what is cut."""
+        return blend(self._mask, sigma / self._span(), sigma)
 
     def _span(self) -> Float[Tensor, " n"]:
         span = self.high - self.low
@@ -316,6 +332,10 @@ class Standardise(Step):
         """``mean + sd · y``."""
         return blend(self._mask, (self.mean + self.sd * y.double()).to(y.dtype), y)
 
+    def spread(self, sigma: Tensor) -> Tensor:
+        """``σ / sd``."""
+        return blend(self._mask, sigma / self.sd, sigma)
+
 
 def warn_constant(step: str, flat: Tensor, among: Tensor | None, columns: Columns) -> None:
     """Warn of the columns in ``flat``; a single entry stands for all of them."""
@@ -340,6 +360,8 @@ def warn_constant(step: str, flat: Tensor, among: Tensor | None, columns: Column
 @final
 class Dequantise(Step):
     """x + σ₀ ε with ε ~ N(0, 1) drawn anew at each visit; the inverse leaves the noise in.
+
+    `gibbsian.remove_noise` takes it out of a machine's rows.
 
     σ₀ is in the units of the values that reach this step: after "standardise", in training standard
     deviations; on raw uint8 rows, in grey levels of 255.
@@ -369,9 +391,17 @@ class Dequantise(Step):
         noise = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
         return blend(self._mask, noise.mul_(self.sigma0).add_(x), x)
 
+    def expected(self, x: Tensor, generator: Generator | None) -> Tensor:
+        """``x``."""
+        return floating(x)
+
     def invert(self, y: Tensor) -> Tensor:
         """``y``."""
         return y
+
+    def spread(self, sigma: Tensor) -> Tensor:
+        """Variances add up."""
+        return blend(self._mask, (sigma**2 + self.sigma0**2).sqrt(), sigma)
 
 
 @final

@@ -106,6 +106,16 @@ class Transform:
         """The number of output columns."""
         return self._fitted().width
 
+    @property
+    def noise(self) -> Float[Tensor, " m"]:
+        """Standard deviation of the noise of "dequantise" in each output column, in units of the output."""
+        self._fitted()
+        assert self._input is not None
+        sigma = torch.zeros(self._input.width, dtype=torch.float64)
+        for step in self.steps:
+            sigma = step.spread(sigma)
+        return sigma.to(torch.float32)
+
     def _fitted(self) -> Columns:
         if self._output is None:
             raise DataError(
@@ -148,9 +158,14 @@ class Transform:
             yield x
 
     def __call__(
-        self, raw: Shaped[Tensor, "batch n"], generator: Generator | None = None
+        self,
+        raw: Shaped[Tensor, "batch n"],
+        generator: Generator | None = None,
+        noisy: bool = True,
     ) -> Float[Tensor, "batch m"]:
         """The float32 rows of ``raw``; random steps draw from ``generator`` (on the same device).
+
+        Without ``noisy`` the normal noise of "dequantise" is left out; bits are drawn all the same.
 
         Raises
         ------
@@ -164,7 +179,8 @@ class Transform:
             )
         x = raw
         for step in self.steps:
-            x = step.apply(x, generator)
+            quiet = isinstance(step, Dequantise) and not noisy
+            x = step.expected(x, generator) if quiet else step.apply(x, generator)
         return x.to(torch.float32)
 
     def expected(
