@@ -146,7 +146,7 @@ def test_early_stopping_without_validation_rows_is_refused_before_the_first_upda
 
 def test_named_data_are_not_turned_into_bits_for_real_valued_units() -> None:
     result = train(gb.gaussian_rbm(64, 4), "digits")
-    assert result.transform.names == ["standardise-global", "dequantise:0.05"]
+    assert result.transform.names == ["standardise-global", "dequantise:0.43"]
     assert result.data.layout == [("real", 64)]
 
 
