@@ -38,20 +38,24 @@ OURS = ("gaussian-rbm", "relu-rbm")
 STEPS = (10, 100, 400, 5_000)
 
 
-def load(name: str) -> Dataset:
-    """Load one of the data sets as the recipes of real-valued machines do."""
+def load(name: str, model: str, noise: float | None = None, validation: int = 0) -> Dataset:
+    """Load one of the data sets as the recipe of a machine does, or with another noise."""
     source, options = DATA[name]
-    return recipes.load_data(recipes.find("gaussian-rbm"), source, **options)
+    if validation:
+        options = options | {"validation": validation}
+    if noise is not None:
+        options = options | {"transform": ["standardise-global", f"dequantise:{noise:g}"]}
+    return recipes.load_data(recipes.find(model if model in OURS else OURS[0]), source, **options)
 
 
-def judge(name: str, out: Path) -> Judge:
+def judge(name: str, data: Dataset, out: Path) -> Judge:
     """Make the judge of a data set, with a classifier of all its classes that is fitted once."""
     source, _ = DATA[name]
     kept, rows, labels = out / f"{source}-classifier.pt", *grey(gb.data.load(source), "train")
     if not kept.is_file():
         torch.save(classifier(rows, labels), kept)
     net: nn.Sequential = torch.load(kept, weights_only=False)
-    return Judge(load(name), net)
+    return Judge(data, net)
 
 
 # Sampler, steps, what it drew as pixels, seconds, levels.
@@ -109,8 +113,9 @@ def certificates(trained: gb.Trained, options: argparse.Namespace) -> dict[str, 
             continue
         clock = budget.Stopwatch()
         made = gb.certify(
-            trained, sampler=noise.SAMPLERS[name](trained), steps=steps, drift_steps=steps // 2
-        )
+            trained, sampler=noise.SAMPLERS[name](trained), steps=steps, drift_steps=steps // 2,
+            held_out="validation" if options.validation else "test",
+        )  # fmt: skip
         found[name] = made.as_dict() | {"seconds": clock.seconds(), "steps": steps}
         print(name, *made.words, sep="\n  ", flush=True)
     return found
@@ -121,6 +126,7 @@ def run(options: argparse.Namespace) -> None:
     out = options.out / f"{options.data}-{options.model}"
     out.mkdir(parents=True, exist_ok=True)
     results = out / "results.json"
+    data = load(options.data, options.model, options.noise, options.validation)
     found = json.loads(results.read_text()) if results.is_file() else {}
 
     def keep(**more: Any) -> None:
@@ -128,20 +134,24 @@ def run(options: argparse.Namespace) -> None:
         results.write_text(json.dumps(found, indent=1))
 
     if options.model in KINDS:
-        rows, _ = grey(load(options.data), "train")
+        rows, _ = grey(data, "train")
         peer = Peer(options.model, rows, options.hidden)
         keep(training=peer.train(options.minutes, out))
         print(found["training"], flush=True)
         source, trained = drawn_by_peer(peer, options), None
     else:
+        kept = dict(recipes.find(options.model).method)
+        if options.refresh is not None:
+            kept["refresh"] = options.refresh
+        rate = {} if options.lr is None else {"lr": options.lr}
         trained, seconds = budget.train(
-            options.model, load(options.data), options.hidden, options.minutes, out
+            options.model, data, options.hidden, options.minutes, out, gb.PCD(**kept), **rate
         )
         keep(training={"seconds": seconds, "updates": trained.step})
         source = drawn_by_ours(trained, options)
     if options.stop == "trained":
         return
-    by = judge(options.data, options.out)
+    by = judge(options.data, data, options.out)
     if "floors" not in found:
         keep(floors=[by.floor(n) for n in (1_000, 64)])
     if "samples" not in found:
@@ -163,6 +173,11 @@ def main() -> None:
     parser.add_argument("model", nargs="?", choices=(*OURS, *KINDS))
     parser.add_argument("--minutes", type=float, default=6, help="of the processor, for training")
     parser.add_argument("--hidden", type=int, default=500)
+    parser.add_argument("--noise", type=float, help="of ours, in standard deviations; the recipe's")
+    parser.add_argument("--lr", type=float, help="of ours; the recipe's")
+    parser.add_argument("--refresh", type=float, help="of ours: of chains, an update; the recipe's")
+    parser.add_argument("--validation", type=int, default=0,
+                        help="rows that certificates hold out in place of test rows")  # fmt: skip
     parser.add_argument("--chains", type=int, default=1_000)
     parser.add_argument("--steps", type=int, nargs="+", default=STEPS)
     parser.add_argument("--samplers", nargs="+", choices=(*noise.SAMPLERS, "annealed"))

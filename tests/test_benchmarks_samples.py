@@ -108,6 +108,7 @@ def test_a_run_of_the_gaussian_benchmark_writes_its_results(tmp_path, monkeypatc
     options = argparse.Namespace(
         data="digits", model="gaussian-rbm", minutes=0.001, hidden=4, chains=64, steps=(2,),
         samplers=["gibbs"], seconds=1, certify_steps=16, stop=None, out=tmp_path,
+        noise=0.4, lr=0.05, refresh=0.01, validation=0,
     )  # fmt: skip
     gaussian.run(options)
     found = json.loads((tmp_path / "digits-gaussian-rbm" / "results.json").read_text())

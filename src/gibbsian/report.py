@@ -186,9 +186,9 @@ class _Sections:
         images = self.trained.data.to_images(x)
         return images.reshape(len(images), -1), images.shape[1:]
 
-    def _rows(self, split: str) -> Tensor:
-        """Return the rows of a split without the noise that the transform adds."""
-        rows = self.splits[split]
+    def _rows(self, split: str, limit: int | None = None) -> Tensor:
+        """Return the (first `limit`) rows of a split without the noise that the transform adds."""
+        rows = self.splits[split][:limit]
         if not bool(self.noise.any()):
             return rows
         part = self.trained.data.split(split)
@@ -344,7 +344,7 @@ class _Sections:
         machine = self.trained.machine
         x = self.splits[self.held][:16]
         plain, _ = self._pictures(repair.reconstruct(machine, x))
-        rows, shape = self._pictures(self._rows(self.held)[:16])
+        rows, shape = self._pictures(self._rows(self.held, 16))
         images = []
         figure = plots.reconstructions(rows, None, plain, shape)
         path = self._save(figure, "reconstructions")
@@ -353,7 +353,7 @@ class _Sections:
         found = repair.denoise(machine, whole, _FLIP, self.generator)
         damaged, _ = self._pictures(found.damaged[:16])
         repaired, _ = self._pictures(found.repaired[:16])
-        clean, _ = self._pictures(self._rows(self.held)[:16])
+        clean, _ = self._pictures(self._rows(self.held, 16))
         path = self._save(plots.reconstructions(clean, damaged, repaired, shape), "denoising")
         errors = f"error {found.before:.4f} before, {found.after:.4f} after"
         words = f"{_FLIP:.0%} of the entries damaged; {errors}."
