@@ -128,7 +128,7 @@ class Through(Transform):
     @property
     def noise(self) -> Tensor:
         """None: hidden units' states are no noisy rows."""
-        return torch.zeros(self.n_features)
+        return torch.zeros(self.n_features).double()
 
     def inverse(self, x: Tensor) -> Tensor:
         """Refuse: a state of hidden units is no row of the data."""

@@ -77,7 +77,7 @@ class Beside(Transform):
     @property
     def noise(self) -> Tensor:
         """Return that of the rows; labels have none."""
-        return torch.cat([self.below.noise, torch.zeros(self.labels)])
+        return torch.cat([self.below.noise, torch.zeros(self.labels).double()])
 
     def state(self) -> dict[str, Any]:
         """Return the state of the transform below."""

@@ -108,13 +108,13 @@ class Transform:
 
     @property
     def noise(self) -> Float[Tensor, " m"]:
-        """Standard deviation of the noise of "dequantise" in each output column, in units of the output."""
+        """Standard deviation of the noise of "dequantise" in each output column, in its units, in float64."""
         self._fitted()
         assert self._input is not None
         sigma = torch.zeros(self._input.width, dtype=torch.float64)
         for step in self.steps:
             sigma = step.spread(sigma)
-        return sigma.to(torch.float32)
+        return sigma
 
     def _fitted(self) -> Columns:
         if self._output is None:
