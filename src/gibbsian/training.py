@@ -107,7 +107,8 @@ class Trainer:
         self._interrupt = Deferred()
         self.monitored = self._monitored()
         self._begin()
-        groups = _groups(machine, learning_rate(settings, machine), settings.precision_lr)
+        self._first_rate = learning_rate(settings, machine)
+        groups = _groups(machine, self._first_rate, settings.precision_lr)
         self.optimizer = optimizers.build(
             optimizer or settings.optimizer, groups, settings.optimizer_options
         )
@@ -122,7 +123,7 @@ class Trainer:
         self.whitening = Whitening(machine, settings.whiten) if settings.whiten else None
         # To precondition a tensor costs several updates, so a penalty then pulls seldom, but harder.
         self._penalty_stride = _PENALTY_STRIDE if self.whitening else 1
-        self.penalty.check_step(learning_rate(settings, machine) * self._penalty_stride)
+        self.penalty.check_step(self._first_rate * self._penalty_stride)
         self._descent = Descent(machine, self.optimizer, self.keeper, coordinates, self.whitening)
         self._finite = Finite(list(self._learned), self.device)
         epochs = (settings.log_epochs or 0) * self.epoch_length
@@ -267,6 +268,7 @@ class Trainer:
         share = None if weights is None else (weights.mean() / self._mean_weight).to(like)
         weights = None if weights is None else weights.to(like)
         precision.refresh(self._walker)
+        self.method.pace = self.optimizer.param_groups[0]["lr"] / self._first_rate
         phases = self.method.step(self._walker, x, self.chains, self.generator, weights)
         self.chains = phases.chains
         if phases.restarted:

@@ -135,9 +135,12 @@ class Estimator(ABC):
     ----------
     config : dict
         Plain values that rebuild the estimator.
+    pace : float
+        The learning rate over the run's first one, which the training loop sets before each update.
     """
 
     config: dict[str, Any]
+    pace: float = 1.0
 
     @abstractmethod
     def init(

@@ -41,11 +41,12 @@ class PCD(Estimator):
         Where the chains begin. Independent units fitted to the data are the machine itself while
         its couplings are near zero, so ``reference`` starts the chains at equilibrium.
     refresh : float
-        Probability with which each chain restarts from noise at each update. The chains then hold
-        every age from 1 to a few times 1/refresh steps, so what a chain from noise passes through is
-        trained away as well (after the random starts of Decelle, Furtlehner & Seoane 2021). It
-        shortens the way from noise, at the price of a negative phase that is not quite the machine's
-        equilibrium. 0 is plain PCD.
+        Probability with which each chain restarts from noise at the first update; it falls with the learning
+        rate. The chains then hold every age from 1 to a few times 1/refresh steps, so what a chain from
+        noise passes through is trained away as well (after the random starts of Decelle, Furtlehner & Seoane
+        2021). It shortens the way from noise, and the negative phase is not quite the machine's equilibrium
+        until the end, when the rate has fallen: held, it would leave a machine that only chains of about
+        1/refresh steps show rightly. 0 is plain PCD.
     sampler : str or Sampler, optional
         Block Gibbs unless given; an object, or a name of `gibbsian.estimators.named.NAMES` for one with
         settings that suit training. ``tempering`` is PT-PCD (Desjardins et al. 2010; Salakhutdinov 2010): the
@@ -146,9 +147,8 @@ class PCD(Estimator):
     ) -> ChainState:
         """Put noise in place of some chains."""
         like = chains.layers[0][:, 0]
-        hit = (
-            torch.rand(like.shape, generator=generator, device=like.device) < self.refresh
-        ).nonzero()
+        drawn = torch.rand(like.shape, generator=generator, device=like.device)
+        hit = (drawn < self.refresh * self.pace).nonzero()
         if not len(hit):
             return chains
         noise = first_states(machine, len(hit), "noise", generator)
