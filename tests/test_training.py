@@ -147,6 +147,29 @@ def test_learning_rate_follows_the_schedule_and_is_the_groups_own() -> None:
     assert [r["lr"] for r in again.history] == rates
 
 
+def test_restarts_of_chains_fall_with_the_learning_rate() -> None:
+    """Chains restart less and less, so that those of the last updates are old enough for equilibrium."""
+    paces = []
+
+    class Watched(gb.PCD):
+        def _restart(self, machine, chains, generator):
+            paces.append(self.pace)
+            return super()._restart(machine, chains, generator)
+
+    quick(updates=100, lr=0.1, method=Watched(chains=10, refresh=0.5))
+    assert paces[:20] == [1.0] * 20
+    assert paces[60] == pytest.approx((100 - 60) / 80)
+    assert paces[-1] == pytest.approx(1 / 80)
+
+    machine, ones = gb.rbm(2, 1), gb.samplers.ChainState((torch.ones(2000, 2), torch.ones(2000, 1)))
+    for pace in (1.0, 0.5, 0.0):
+        method = gb.PCD(chains=2000, refresh=0.4)
+        method.pace = pace
+        moved = method._restart(machine, ones, torch.Generator().manual_seed(0)).layers[0]
+        share = float((moved == 0).any(dim=1).float().mean())  # ¾ of noise is not (1, 1)
+        assert share == pytest.approx(0.75 * 0.4 * pace, abs=0.04)
+
+
 def test_sample_weights_equal_repeated_rows() -> None:
     x = torch.tensor([[0.0, 1, 1], [1, 0, 0]])
     machine = gb.rbm(3, 2)
