@@ -21,7 +21,6 @@ import gibbsian as gb
 from gibbsian import plots
 from gibbsian.inpainting import BANDS, Hidden, hidden_rows, walk
 from gibbsian.plots import inpainting as figures
-from gibbsian.repair import reconstruct
 
 
 def main(
@@ -99,10 +98,8 @@ def draw_walk(
         out / "distance.png",
     )
     kept = [i for i, s in enumerate(free.steps) if s in (1, 10, 100, 1_000, 10_000)]
-    means = [reconstruct(machine, pictures(free.states[i])) for i in kept]
-    picture = plots.strip(
-        torch.stack([pictures(free.states[0]), *means]), [0, *(free.steps[i] for i in kept)], shape
-    )
+    states = torch.stack([pictures(free.states[i]) for i in (0, *kept)])
+    picture = plots.strip(states, [0, *(free.steps[i] for i in kept)], shape)
     plots.save(picture, out / "chains.png")
 
 

@@ -19,7 +19,7 @@ import torch
 
 import gibbsian as gb
 from gibbsian import plots
-from gibbsian.comparison.denoising import reconstruct as restore
+from gibbsian.repair import reconstruct as restore
 
 HIDDEN = 200  # units of each hidden layer
 SHOWN = 8  # digits beside each other

@@ -149,6 +149,40 @@ def test_samples_of_the_same_distribution_are_certified_and_copies_refused(sets)
     assert not few.granted
 
 
+def test_copies_are_looked_for_among_all_training_rows(sets, monkeypatch):
+    """Copies of rows beyond those that other checks look at would count as fresh."""
+    rows = {"train": sets["train"][:500], "test": sets["test"]}
+    copies = sets["train"][500:]
+    assert certify_samples(copies, rows, held_out_margin=0.15)["privacy"].verdict == "passed"
+    whole = certify_samples(
+        copies, rows, held_out_margin=0.15, training_rows=sets["train"].split(1000)
+    )
+    assert whole["privacy"].verdict == "failed"
+    fair = certify_samples(
+        sets["more"], rows, held_out_margin=0.15, training_rows=sets["train"].split(1000)
+    )
+    assert fair["privacy"].verdict == "passed"
+
+    data = gb.data.load(sets["train"][:300], transform="identity", validation=0, test=100)
+
+    class Seen(Exception):
+        pass
+
+    def kept(machine, table, *, training_rows, **options):
+        raise Seen(table["train"], None if training_rows is None else list(training_rows))
+
+    for name in ("certify_rows", "evaluate_rows"):
+        monkeypatch.setattr(f"gibbsian.assessment.{name}", kept)
+    for call in (gb.certify, gb.evaluate):
+        with pytest.raises(Seen) as some:
+            call(wide(), data, rows=50)
+        train, chunks = some.value.args
+        assert len(train) == 50 and torch.equal(torch.cat(chunks), data.train.tensor())
+        with pytest.raises(Seen) as every:
+            call(wide(), data, rows=500)
+        assert every.value.args[1] is None
+
+
 def test_samples_without_one_mode_are_refused():
     some = samples_of(MODERATE, 30_000, 3)
     assert certify_samples(some, ROWS).granted

@@ -10,11 +10,12 @@ import torch
 from command_line import call, works
 
 import gibbsian as gb
-from gibbsian import comparison, meanfield, repair
+from gibbsian import comparison, meanfield
 from gibbsian.comparison import comparing, page
-from gibbsian.comparison.denoising import denoise, posterior, reconstruct
+from gibbsian.comparison.denoising import denoise, posterior
 from gibbsian.comparison.figures import Pictures, held_out
 from gibbsian.comparison.training import Cost
+from gibbsian.repair import reconstruct
 
 TABLE = """
 title = "Three small machines"
@@ -278,14 +279,21 @@ def test_posterior_against_enumeration(layers) -> None:
 
 def test_reconstruction_is_one_pass_in_an_rbm_and_hears_both_sides_in_a_deep_machine() -> None:
     shallow, x = shaken(gb.Bernoulli(4), gb.Bernoulli(3)), torch.eye(4)
-    assert torch.allclose(reconstruct(shallow, x), repair.reconstruct(shallow, x))
+    up = torch.sigmoid(x @ shallow.joints[0].weight + shallow.layers[1].bias)
+    down = torch.sigmoid(up @ shallow.joints[0].weight.T + shallow.layers[0].bias)
+    assert torch.allclose(reconstruct(shallow, x), down)
     deep = shaken(gb.Bernoulli(4), gb.Bernoulli(3), gb.Bernoulli(2))
     means = meanfield.infer(deep, x).means
     again = torch.sigmoid(deep.field(1, means) + deep.layers[1].bias)
     assert torch.allclose(again, means[1], atol=1e-3)
     expected = torch.sigmoid(means[1] @ deep.joints[0].weight.T + deep.layers[0].bias)
     assert torch.allclose(reconstruct(deep, x), expected, atol=1e-4)
-    assert not torch.allclose(reconstruct(deep, x), repair.reconstruct(deep, x), atol=1e-2)
+    alone = torch.sigmoid(x @ deep.joints[0].weight + deep.layers[1].bias)
+    above = torch.sigmoid(alone @ deep.joints[1].weight + deep.layers[2].bias)
+    below = torch.sigmoid(above @ deep.joints[1].weight.T + deep.layers[1].bias)
+    for one_sided in (alone, below):  # what the other side says, left out
+        wrong = torch.sigmoid(one_sided @ deep.joints[0].weight.T + deep.layers[0].bias)
+        assert not torch.allclose(reconstruct(deep, x), wrong, atol=1e-2)
 
 
 def test_denoising_knows_what_it_measures() -> None:

@@ -50,8 +50,10 @@ def test_any_units_and_any_chunk(name, monkeypatch):
     assert whole.squared_error_sum == pytest.approx(whole.squared_error * machine.sizes[0])
     monkeypatch.setattr(sys.modules["gibbsian.evaluators.reconstruction"], "_CHUNK_ELEMENTS", 20)
     parts = reconstruction(machine, x)
-    assert parts.squared_error == pytest.approx(whole.squared_error, rel=1e-5)
-    assert parts.cross_entropy == pytest.approx(whole.cross_entropy, rel=1e-5)
+    # Mean field ends when the rows that it is given together hardly move.
+    near = 1e-5 if len(machine.layers) == 2 else 1e-3
+    assert parts.squared_error == pytest.approx(whole.squared_error, rel=near)
+    assert parts.cross_entropy == pytest.approx(whole.cross_entropy, rel=near)
 
 
 def test_a_sampled_hidden_layer_is_another_figure():

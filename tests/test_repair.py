@@ -30,6 +30,20 @@ def test_denoising_votes_with_the_majority() -> None:
     assert found.after < found.before
 
 
+def test_a_deep_machine_repairs_rows_and_tells_them_apart() -> None:
+    """Copies of one bit, which the first hidden layer hears from below, the second from the first."""
+    machine = gb.dbm(6, (1, 1))
+    with torch.no_grad():
+        machine.joints[0].weight.fill_(4.0)
+        machine.joints[1].weight.fill_(8.0)
+        for layer, bias in zip(machine.layers, (-2.0, -16.0, -4.0), strict=True):
+            layer.bias.fill_(bias)
+    rows = torch.tensor([[0.0] * 6, [1.0] * 6]).repeat(50, 1)
+    assert float((repair.reconstruct(machine, rows) - rows).abs().max()) < 0.2
+    found = repair.denoise(machine, rows, 0.15, torch.Generator().manual_seed(0))
+    assert found.after < 0.5 * found.before
+
+
 def test_no_flips_change_nothing_and_all_flips_turn_everything() -> None:
     generator = torch.Generator().manual_seed(0)
     assert repair.denoise(copier(), ROWS, 0.0, generator).before == 0

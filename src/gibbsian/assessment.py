@@ -1,6 +1,6 @@
 """`gibbsian.evaluate` and `gibbsian.certify`: for a machine or a run, on a data set or rows."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -47,7 +47,7 @@ def evaluate(
     data : Dataset, mapping of split to rows, or rows
         Rows alone count as "test".
     rows : int, optional
-        Most rows of each split of a Dataset.
+        Most rows of each split of a Dataset; copies are looked for among all training rows.
     seed : int
         Seed of the chains, and of the bits where a transform draws them.
     **options
@@ -69,6 +69,7 @@ def evaluate(
         options.setdefault("dequantisation", noise)
     if isinstance(subject, Trained):
         options.setdefault("training_steps", _training_steps(subject))
+    options.setdefault("training_rows", _training_rows(subject, data, rows, seed))
     options.setdefault("generator", seed)
     return evaluate_rows(machine, table, **options)
 
@@ -102,8 +103,17 @@ def certify(
     machine, table, _ = _subject(subject, data, rows, seed)
     if isinstance(subject, Trained):
         options.setdefault("training_steps", _training_steps(subject))
+    options.setdefault("training_rows", _training_rows(subject, data, rows, seed))
     options.setdefault("generator", seed)
     return certify_rows(machine, table, **options)
+
+
+def _training_rows(subject: Any, data: Any, rows: int | None, seed: int) -> Iterable[Tensor] | None:
+    """Return all training rows in chunks where only some of them are at hand."""
+    data = subject.data if data is None else data
+    if not isinstance(data, Dataset) or rows is None or len(data.train) <= rows:
+        return None
+    return data.train.chunks(generator=seed)
 
 
 def _training_steps(trained: Trained) -> int | None:

@@ -60,7 +60,7 @@ RECIPES: dict[str, Recipe] = {
     "rbm": Recipe(("binary", "spin", "onehot", "real"), ["auto"], ["auto"], models.rbm),
     "gaussian-rbm": Recipe(
         ("real",), ["standardise-global"], ["standardise"], models.gaussian_rbm, _WHITENED,
-        {"chains": 200, "refresh": 0.001}, smooth=True,
+        {"chains": 200, "refresh": 0.005}, smooth=True,
     ),
     "relu-rbm": Recipe(
         ("real",), ["standardise-global", "dequantise:0.05"], ["standardise"], models.relu_rbm,

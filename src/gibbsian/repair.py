@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 
+from gibbsian import meanfield
 from gibbsian.errors import GibbsianError
 from gibbsian.machine import BoltzmannMachine
 from gibbsian.samplers.base import sample
@@ -44,7 +45,7 @@ def denoise(
 
     Each entry, a single unit or a one-of-K block as a whole, is damaged with probability `flip`:
     two-valued units turn to their other value, others are redrawn from noise. The repair is
-    E[v | E[h | v]], repeated `sweeps` times.
+    `reconstruct`, repeated `sweeps` times.
 
     Raises
     ------
@@ -57,22 +58,21 @@ def denoise(
     draws = torch.rand((len(x), len(widths)), generator=generator, dtype=x.dtype, device=x.device)
     hit = (draws < flip).repeat_interleave(widths, dim=1)
     damaged = torch.where(hit, _other(machine, x, generator), x)
-    with torch.no_grad():
-        repaired = damaged
-        for _ in range(sweeps):
-            repaired = reconstruct(machine, repaired)
+    repaired = damaged
+    for _ in range(sweeps):
+        repaired = reconstruct(machine, repaired)
     return Repair(x, damaged, repaired, _mse(damaged, x), _mse(repaired, x))
 
 
+@torch.no_grad()
 def reconstruct(machine: BoltzmannMachine, v: Float[Tensor, "rows n"]) -> Float[Tensor, "rows n"]:
-    """Return E[v | E[h | v]], all layers passed upwards and downwards by their means."""
-    with torch.no_grad():
-        up = v
-        for u, c in zip(machine.layers[1:], machine.joints, strict=True):
-            up = unit.mean(u, c.up(up))
-        for u, c in zip(machine.layers[-2::-1], machine.joints[::-1], strict=True):
-            up = unit.mean(u, c.down(up))
-    return up
+    """Return E[v | m], with m the means of the hidden layers given v: by mean field where they are several.
+
+    With one hidden layer this is E[v | E[h | v]]. In a deep machine a plain pass up and down would leave out
+    what a layer hears from its other side.
+    """
+    means = meanfield.infer(machine, v).means
+    return unit.mean(machine.layers[0], machine.field(0, means))
 
 
 def inpaint(

@@ -195,8 +195,8 @@ def _draw(
     """Draw the figures; return their names."""
     from gibbsian import plots
     from gibbsian.inpainting import BANDS
+    from gibbsian.noise import remove_noise
     from gibbsian.plots import inpainting as figures
-    from gibbsian.repair import reconstruct
 
     data = first.data
     points = next(iter(found.values()))
@@ -212,9 +212,8 @@ def _draw(
     shape = data.to_images(shown["top"].original[:1]).shape[1:]
     pairs = {b: (flat(r.damaged), flat(r.repaired)) for b, r in shown.items()}
     kept = [i for i, s in enumerate(free.steps) if s in _PICTURED or i == len(free.steps) - 1]
-    # Samples of bits are hard to read on small images: the picture has means of what their hidden units say.
-    trace = [flat(reconstruct(first.machine, free.states[i])) for i in kept]
-    trace[0] = flat(free.states[0])
+    # Samples at all steps: means at some would look smoother than the image that the chain began at.
+    trace = [flat(remove_noise(first, free.states[i])) for i in kept]
     made = {
         "rows.png": figures.hidden_rows(by_band),
         "repairs.png": figures.repaired_bands(flat(shown["top"].original), pairs, shape),

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from gibbsian import meanfield, repair
+from gibbsian import repair
 from gibbsian.machine import BoltzmannMachine
 from gibbsian.samplers import Gibbs
 from gibbsian.samplers.gibbs import draw
@@ -26,8 +26,8 @@ class Denoised:
     ----------
     original, damaged : Tensor (rows, n)
     restored : mapping of str to Tensor (rows, n)
-        "mean-field": see `reconstruct`. "posterior": the mean of v given the damaged row, where all columns
-        are two-valued.
+        "mean-field": see `gibbsian.repair.reconstruct`. "posterior": the mean of v given the damaged row,
+        where all columns are two-valued.
     errors : mapping of str to mapping
         For "damaged" and each of `restored`: mean "squared" error per column and its standard error over
         rows "squared_se"; where all columns are two-valued also the share of "wrong" ones, after the likelier
@@ -70,24 +70,13 @@ def denoise(
         If `flip` is no fraction.
     """
     damaged = repair.denoise(machine, x, flip, generator, sweeps=0).damaged
-    restored = {"mean-field": reconstruct(machine, damaged)}
+    restored = {"mean-field": repair.reconstruct(machine, damaged)}
     values = _two_values(machine)
     if values is not None:
         restored["posterior"] = posterior(machine, damaged, flip, steps, generator)
     middle = None if values is None else values.mean(dim=0).to(x)
     rows = {"damaged": damaged, **restored}
     return Denoised(x, damaged, restored, {k: _errors(r, x, middle) for k, r in rows.items()})
-
-
-@torch.no_grad()
-def reconstruct(machine: BoltzmannMachine, v: Float[Tensor, "rows n"]) -> Float[Tensor, "rows n"]:
-    """Return E[v | m], with m the means of the hidden layers given v: by mean field where they are several.
-
-    With one hidden layer this is E[v | E[h | v]]. In a deep machine a plain pass upwards would leave out
-    what the first hidden layer hears from above.
-    """
-    means = meanfield.infer(machine, v).means
-    return unit.mean(machine.layers[0], machine.field(0, means))
 
 
 @torch.no_grad()

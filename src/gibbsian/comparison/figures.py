@@ -8,11 +8,12 @@ import torch
 from torch import Generator, Tensor
 
 from gibbsian import plots, samplers
-from gibbsian.comparison.denoising import Denoised, reconstruct
+from gibbsian.comparison.denoising import Denoised
 from gibbsian.comparison.plan import Plan
 from gibbsian.comparison.training import Fitted
 from gibbsian.features import features
 from gibbsian.noise import remove_noise
+from gibbsian.repair import reconstruct
 from gibbsian.report_page import Section
 from gibbsian.units import base as unit
 

@@ -1,7 +1,7 @@
 """The certificate: whether samples from noise are samples of the machine, and like held-out data."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 
 import torch
@@ -45,6 +45,7 @@ def certify(
     held_out_margin: float = EQUIVALENCE,
     held_out: str | None = None,
     training_steps: int | None = None,
+    training_rows: Iterable[Tensor] | None = None,
     sampler: Sampler | None = None,
     equilibrium: Float[Tensor, "n visible"] | None = None,
     traces: Mapping[str, Trace] | None = None,
@@ -79,6 +80,9 @@ def certify(
         certificate says so: MNIST's lie 0.07 standard deviations off in one principal direction.
     training_steps : int, optional
         Steps of the chains in an update of training, to set beside the autocorrelation time.
+    training_rows : iterable of Tensor (rows, visible), optional
+        All that the machine learned from, in chunks, where `rows` has only some of it: samples are looked
+        for copies of any. `gibbsian.certify` gives them.
     sampler : Sampler, optional
         Block Gibbs unless given.
     equilibrium : Tensor (n, visible), optional
@@ -138,7 +142,17 @@ def certify(
     if equilibrium is not None:
         found.append(_equilibrium(look(series["noise"], equilibrium.to(train))))
     samples = _samples(noise, mixing.autocorrelation_time)
-    return grant([*found, *_quality(splits.get("train"), rows_out, samples)])
+    if training_rows is not None:
+        training_rows = _states(machine, training_rows, generator)
+    return grant([*found, *_quality(splits.get("train"), rows_out, samples, training_rows)])
+
+
+def _states(
+    machine: BoltzmannMachine, chunks: Iterable[Tensor], generator: Generator
+) -> Iterator[Tensor]:
+    """Return chunks of rows as states: probabilities are drawn as bits."""
+    like = next(machine.parameters())
+    return (unit.states(machine.layers[0], x.to(like), generator) for x in chunks)
 
 
 def certify_samples(
@@ -147,6 +161,7 @@ def certify_samples(
     *,
     held_out_margin: float = EQUIVALENCE,
     held_out: str | None = None,
+    training_rows: Iterable[Tensor] | None = None,
 ) -> Certificate:
     """Certify samples that come from anywhere: likeness to held-out rows, and no copies.
 
@@ -156,7 +171,7 @@ def certify_samples(
     ----------
     samples : Tensor (n, visible)
     rows : mapping of "train" and "test" (or "validation") to tensors (rows, visible)
-    held_out_margin, held_out
+    held_out_margin, held_out, training_rows
         See `certify`.
 
     Raises
@@ -180,7 +195,7 @@ def certify_samples(
         ("samples", "held_out_rows"),
     )
     source = _source(train, rows_out, choice, held_out_margin)
-    return grant([check, source, *_quality(train, rows_out, samples)])
+    return grant([check, source, *_quality(train, rows_out, samples, training_rows)])
 
 
 _ROWS = "give more samples and more held-out rows"
@@ -358,7 +373,10 @@ def _samples(noise: Trace, tau: float) -> Tensor:
     return checks.thinned(noise.late, span / max(len(noise.late), 1), tau)
 
 
-def _quality(train: Tensor | None, held_out: Tensor | None, samples: Tensor) -> list[Check]:
+def _quality(
+    train: Tensor | None, held_out: Tensor | None, samples: Tensor,
+    training: Iterable[Tensor] | None,
+) -> list[Check]:  # fmt: skip
     few = [x is None or len(x) < _LEAST_ROWS for x in (train, held_out, samples)]
     if train is None or held_out is None or any(few):
         words = (
@@ -366,4 +384,4 @@ def _quality(train: Tensor | None, held_out: Tensor | None, samples: Tensor) -> 
             "both."
         )
         return [Check("privacy", "undecided", words)]
-    return checks.quality(train, held_out, samples)
+    return checks.quality(train, held_out, samples, training=training)

@@ -1,6 +1,6 @@
 """The single checks of a certificate: each a verdict, the sentence for it, and its numbers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -186,10 +186,10 @@ def autocorrelation(tau: float, training_steps: int | None) -> Check:
 
 def quality(
     train: Float[Tensor, "n d"], held_out: Float[Tensor, "k d"], samples: Float[Tensor, "m d"],
-    seed: int = 0,
+    seed: int = 0, training: Iterable[Tensor] | None = None,
 ) -> list[Check]:  # fmt: skip
     """Set samples beside training and held-out rows: see `gibbsian.evaluators.quality`."""
-    found = privacy(train, held_out, samples, seed)
+    found = privacy(train, held_out, samples, seed, training)
     checks = [_resemblance(found), _privacy(found)]
     n = min(len(held_out), len(samples), len(train))
     if n > _NEIGHBOURS:

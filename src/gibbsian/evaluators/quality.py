@@ -1,6 +1,7 @@
 """Samples beside rows: nearest neighbours, balls around rows, pair covariances."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Generator, Tensor
 from gibbsian.errors import GibbsianError
 
 MOST = 1_000  # rows of each set that distances are taken of
+_CHUNK = 4096
 _TIE = 1e-5  # distances closer than this, relative to their scale, are equal
 
 
@@ -130,12 +132,20 @@ class Privacy:
 
 def privacy(
     train: Float[Tensor, "n d"], test: Float[Tensor, "k d"], samples: Float[Tensor, "m d"],
-    seed: int = 0,
+    seed: int = 0, training: Iterable[Tensor] | None = None,
 ) -> Privacy:  # fmt: skip
     """Compare the samples' nearness to training rows with that to held-out rows.
 
     Adversarial accuracies take as many rows of each as there are samples, 1,000 at most; `copied` takes
     all rows.
+
+    Parameters
+    ----------
+    train, test, samples : Tensor
+    seed : int
+    training : iterable of Tensor (rows, d), optional
+        All training rows, in chunks, where `train` has only some of them: a copy of one that is not looked
+        at would count as fresh.
 
     Raises
     ------
@@ -146,25 +156,38 @@ def privacy(
     made = torch.from_numpy(_some(samples, n, seed))
     both = [torch.from_numpy(_some(x, n, seed + 1)) for x in (train, test)]
     near, far = (adversarial_accuracy(x, made, seed) for x in both)
-    return Privacy(near, far, *_copied(train, test, made.numpy()))
+    rows = [train] if training is None else training
+    return Privacy(near, far, *_copied(rows, test, made))
 
 
-def _copied(train: Tensor, test: Tensor, made: np.ndarray) -> tuple[float, float]:
+def _copied(training: Iterable[Tensor], test: Tensor, made: Tensor) -> tuple[float, float]:
     """Return how much oftener than by chance the nearest row is a training row, and its error."""
-    from sklearn.neighbors import NearestNeighbors
-
-    near = [
-        NearestNeighbors(n_neighbors=1, algorithm="brute")
-        .fit(_some(x, len(x), 0)).kneighbors(made)[0][:, 0]
-        for x in (train, test)
-    ]  # fmt: skip
-    chance = len(train) / (len(train) + len(test))
-    close = _TIE * (1e-12 + float(np.mean(near)))
-    tie = np.abs(near[0] - near[1]) <= close
-    share = float(np.mean(np.where(tie, chance, near[0] < near[1])))
+    (near, n), (far, k) = _nearest(training, made), _nearest([test], made)
+    chance = n / (n + k)
+    close = _TIE * (1e-12 + float(torch.stack([near, far]).mean()))
+    closer = torch.where((near - far).abs() <= close, chance, (near < far).double())
+    share = float(closer.mean())
     p = (share * len(made) + chance) / (len(made) + 1)
     error = math.sqrt(p * (1 - p) / len(made))
     return (share - chance) / (1 - chance), error / (1 - chance)
+
+
+def _nearest(chunks: Iterable[Tensor], made: Tensor) -> tuple[Float[Tensor, " m"], int]:
+    """Return the distance of each sample to its nearest row, and the number of rows.
+
+    Products in float32 find the nearest, since they are many; its distance is then taken in float64.
+    """
+    best, count = torch.full((len(made),), math.inf, dtype=torch.float64), 0
+    middle = made.mean(dim=0)
+    low = (made - middle).float()
+    for chunk in chunks:
+        for part in chunk.detach().cpu().split(_CHUNK):
+            rows = part.double() - middle
+            single = rows.float()
+            place = torch.addmm(single.square().sum(dim=1), low, single.T, alpha=-2).argmin(dim=1)
+            best = torch.minimum(best, (made - middle - rows[place]).norm(dim=1))
+            count += len(part)
+    return best, count
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from gibbsian import meanfield
 from gibbsian.errors import GibbsianError
 from gibbsian.evaluators.free_energy import check_rows
 from gibbsian.machine import BoltzmannMachine
@@ -44,7 +45,7 @@ def reconstruction(
     """Return the errors of one-step reconstructions of rows.
 
     v → h → E[v | h], with h = E[h | v] (``hidden="mean"``, no randomness) or a sample of it
-    (``hidden="sample"``). In a deep machine h is the first hidden layer, given v alone. A small error
+    (``hidden="sample"``). In a deep machine h is the first hidden layer, by mean field of all. A small error
     says that the hidden layer holds the row, not that samples of the machine look like rows.
 
     Raises
@@ -76,9 +77,10 @@ def _down(
     machine: BoltzmannMachine, v: Float[Tensor, "rows n"], hidden: str, generator: Generator
 ) -> Float[Tensor, "rows n"]:
     """Return the visible fields that the first hidden layer, given v, sends back."""
-    c, layer = machine.joints[0], machine.layers[1]
-    f = c.up(v)
-    return c.down(unit.mean(layer, f) if hidden == "mean" else layer.sample(f, generator))
+    found = meanfield.infer(machine, v)
+    if hidden == "mean":
+        return machine.field(0, found.means)
+    return machine.joints[0].down(machine.layers[1].sample(found.fields[1], generator))
 
 
 def reconstruction_error(machine: BoltzmannMachine, x: Float[Tensor, "rows n"]) -> float:
