@@ -7,7 +7,9 @@ import pytest
 import torch
 from evaluator_machines import MACHINES, rows, truth
 
+import gibbsian as gb
 from gibbsian import evaluators, models
+from gibbsian.estimators.online import OnlineLogZ
 from gibbsian.evaluators import Ladder, Partition, estimate, log_likelihood, partition
 from gibbsian.path import reference
 from gibbsian.units import Spin
@@ -155,3 +157,62 @@ def test_zero_steps_leave_the_ladder_out_and_others_keep_it_right(name):
     assert found.ladder.steps == 60 and found.ladder_doubt is None
     assert abs(found.ladder.log_z - truth(name).log_z) < 4.5 * found.ladder.standard_error + 1e-3
     assert math.isfinite(found.reverse["ladder"].log_z)
+
+
+# Along a trajectory, and on-line.
+
+
+def test_of_two_ladders_the_surer_is_believed_and_the_lower_doubted():
+    both = Partition(None, LOWER, UPPER, 5, ladder(0.0, 0.05), ladder(0.01, 0.02))
+    assert both.believed.name == "trajectory" and both.log_z == 0.01
+    assert both.standard_error == 0.02
+    assert "believe the trajectory" in both.words()[0]
+    assert any(w.startswith("The ladder gives log Z 0.00") for w in both.words())
+    # A mode that one of them has not found is missing from its log Z.
+    missed = Partition(None, None, {}, 5, ladder(-0.7, 0.02), ladder(0.0, 0.05))
+    assert missed.believed.name == "trajectory"
+    assert "trajectory lies 0.70 nats above the ladder" in missed.ladder_doubt
+    assert any("The ladder is doubted" in w for w in missed.words())
+    # And a ladder that nobody climbed speaks against nothing.
+    alone = Partition(None, None, {}, 5, ladder(-0.7, 0.02), ladder(0.0, 0.05, trips=3))
+    assert alone.believed.name == "ladder" and "round trips" in alone.trajectory_doubt
+    table = json.loads(json.dumps(both.as_dict(), allow_nan=False))
+    assert table["trajectory"]["doubt"] is None and table["online"] is None
+
+
+def test_training_that_knows_of_more_casts_doubt_but_is_never_believed():
+    known = OnlineLogZ(0.02, 0.05, 40.0, "the witnesses")
+    fine = Partition(None, LOWER, UPPER, 5, ladder(), online=known)
+    assert fine.ladder_doubt is None and fine.believed.name == "ladder"
+    assert any("the witnesses put log Z at 0.02 ± 0.10" in w for w in fine.words())
+    above = Partition(None, None, {}, 5, ladder(-1.0), online=known)
+    assert "log Z of its training lies 1.02 nats above" in above.ladder_doubt
+    assert above.believed is None
+    below = Partition(None, LOWER, UPPER, 5, ladder(), online=OnlineLogZ(-3.0, 0.05, 40.0, "they"))
+    assert below.ladder_doubt is None
+
+
+@pytest.mark.parametrize("method", [gb.Jarzynski(chains=50, witnesses=400), gb.PTT(chains=100)],
+                         ids=["jarzynski", "ptt"])  # fmt: skip
+def test_a_run_is_evaluated_along_its_trajectory_and_by_what_training_knew(method, tmp_path):
+    """All estimates of the averaged machine's log Z agree with the exact one, within their errors."""
+    data = gb.data.load("bars-and-stripes:n=3,rows=300", validation=0, test=100)
+    run = gb.train(
+        gb.rbm(9, 6), data, method, updates=600, lr=0.5, seed=0, out=tmp_path / "run",
+        save_trajectory=True, progress=False,
+    )  # fmt: skip
+    found = gb.evaluate(
+        gb.load(tmp_path / "run"), temperatures=300, mixing_steps=300, limit_bits=0, chains=50
+    )
+    z, exact = found.partition, evaluators.log_z(run.machine)
+    assert z.exact is None and z.trajectory is not None and z.online is not None
+    for e in (z.ladder, z.trajectory, z.online):
+        assert 0 < e.standard_error < 0.3
+        assert abs(e.log_z - exact) < 4 * e.standard_error + 0.02
+    assert len(z.trajectory.updates) == len(z.trajectory.log_zs) > 2
+    part = found.as_dict()["test"]["log_likelihood"]
+    assert part["trajectory"] == pytest.approx(part["ladder"], abs=0.2)
+    assert part["online"] is not None
+    assert {"ladder", "trajectory", "online", "ais", "reverse_ais"} == set(
+        part["standard_errors_log_z"]
+    )

@@ -149,6 +149,25 @@ def test_samples_of_the_same_distribution_are_certified_and_copies_refused(sets)
     assert not few.granted
 
 
+def test_a_wide_margin_says_what_it_cannot_see(sets):
+    rows = {k: sets[k] for k in ("train", "test")}
+    wide_one = certify_samples(sets["more"], rows, held_out_margin=0.15)
+    assert "a mode with a tenth of the rows could be missing" in wide_one.words[0]
+    g = torch.Generator().manual_seed(0)
+    # Ten equally frequent patterns far apart, of which samples lack one.
+    modes = torch.rand(10, 24, generator=g) < 0.5
+
+    def drawn(n: int, of: int) -> Tensor:
+        chosen = modes[torch.randint(of, (n,), generator=g)]
+        return 2.0 * (chosen ^ (torch.rand(chosen.shape, generator=g) < 0.05)).float() - 1
+
+    rows = {"train": drawn(20_000, 10), "test": drawn(20_000, 10)}
+    whole = certify_samples(drawn(20_000, 10), rows)
+    assert whole.granted and "missing" not in whole.words[0], whole.words
+    lacking = certify_samples(drawn(20_000, 9), rows)
+    assert lacking["held_out"].verdict == "failed"
+
+
 def test_copies_are_looked_for_among_all_training_rows(sets, monkeypatch):
     """Copies of rows beyond those that other checks look at would count as fresh."""
     rows = {"train": sets["train"][:500], "test": sets["test"]}

@@ -6,8 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gibbsian import checkpoint, estimators, trajectory
 from gibbsian.data import Dataset
 from gibbsian.errors import GibbsianError
+from gibbsian.estimators.online import OnlineLogZ
 from gibbsian.evaluators import Certificate, Evaluation
 from gibbsian.evaluators import certify as certify_rows
 from gibbsian.evaluators import evaluate as evaluate_rows
@@ -16,6 +18,7 @@ from gibbsian.evaluators.moments import compare_moments
 from gibbsian.machine import BoltzmannMachine
 from gibbsian.report_page import Verdict
 from gibbsian.trained import Trained
+from gibbsian.trajectory import Trajectory
 from gibbsian.units import base as unit
 from gibbsian.verdict import judge
 
@@ -65,6 +68,9 @@ def evaluate(
     machine, table, noise = _subject(subject, data, rows, seed)
     if data is None and isinstance(subject, Trained):
         options.setdefault("reference", subject.reference)
+    if isinstance(subject, Trained):
+        options.setdefault("trajectory", _trajectory(subject))
+        options.setdefault("online", _online(subject))
     if noise is not None:
         options.setdefault("dequantisation", noise)
     if isinstance(subject, Trained):
@@ -114,6 +120,23 @@ def _training_rows(subject: Any, data: Any, rows: int | None, seed: int) -> Iter
     if not isinstance(data, Dataset) or rows is None or len(data.train) <= rows:
         return None
     return data.train.chunks(generator=seed)
+
+
+def _trajectory(trained: Trained) -> Trajectory | None:
+    """Return the machines that a run passed, where it kept them."""
+    run = trained.run
+    if run is None or not [s for s in checkpoint.steps(run.trajectory_folder) if s <= trained.step]:
+        return None
+    return trajectory.load(run, trained.step)
+
+
+def _online(trained: Trained) -> OnlineLogZ | None:
+    """Return what the chains of a run's training know of log Z of its averaged machine."""
+    try:
+        method = estimators.from_spec(trained.config.get("method", {}))
+    except GibbsianError:  # of an object that no file holds
+        return None
+    return method.online_log_z(trained.machine, trained.chains)
 
 
 def _training_steps(trained: Trained) -> int | None:

@@ -28,3 +28,17 @@ def log_ratio(w0: Tensor, w1: Tensor) -> float:
         more = left.flatten().logsumexp(0) > right.flatten().logsumexp(0)
         low, high = (low, d) if more else (d, high)
     return -(low + high) / 2
+
+
+def standard_error(w0: Tensor, w1: Tensor, ratio: float) -> float:
+    """Return the standard error of `log_ratio` in nats, for independent samples.
+
+    With g0 = σ(d − M − w0) and g1 = σ(M − w1 − d), whose sums are equal at d, it is
+    √(n_0 Var g0 + n_1 Var g1) / Σ g (1 − g), the error of the root of that equation.
+    """
+    w0, w1 = w0.double().flatten(), w1.double().flatten()
+    m, d = math.log(len(w0) / len(w1)), -ratio
+    g = [(d - m - w0).sigmoid(), (m - w1 - d).sigmoid()]
+    slope = sum(float((x * (1 - x)).sum()) for x in g)
+    noise = sum(len(x) * float(x.var()) for x in g if len(x) > 1)
+    return math.sqrt(noise) / slope if slope else math.inf

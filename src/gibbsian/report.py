@@ -173,7 +173,7 @@ class _Sections:
         """Draw everything there is to draw for these data."""
         made = [
             self.samples(), self.strip(), self.likelihood(), self.energies(), self.ladder(),
-            trajectory_section(self.trained, self.folder, self.generator),
+            trajectory_section(self.found.partition, self.folder),
             certificate_section(self.found.certificate), self.reconstructions(),
             self.filters(), self.learning(),
         ]  # fmt: skip

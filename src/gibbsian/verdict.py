@@ -21,7 +21,8 @@ _STILL_LEARNING = 0.02
 _WAYS = " The options are --chains, --mixing-steps, and the share of rows held out when the data are split."
 _MARGIN = (
     "Where there are no more rows to hold out, a wider margin (--held-out-margin 0.25) can be shown with "
-    "fewer of them, and the certificate then says so."
+    "fewer of them; it sees less, such as a missing mode with a tenth of the rows, and the certificate then "
+    "says so."
 )
 
 

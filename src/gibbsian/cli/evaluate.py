@@ -63,17 +63,28 @@ HeldOut = Annotated[
 Rows = Annotated[int, typer.Option(help="Most rows of each split.", min=1)]
 
 _MARGIN = 0.1
-_LINES = {
-    "log-likelihood, exact": (("log_likelihood", "exact"), ".2f"),
-    "log-likelihood, ladder": (("log_likelihood", "ladder"), ".2f"),
-    "log-likelihood, AIS (optimistic)": (("log_likelihood", "ais"), ".2f"),
-    "log-likelihood, reverse AIS (pessimistic)": (("log_likelihood", "reverse_ais"), ".2f"),
-    "gap between the two": (("log_likelihood", "gap"), ".2f"),
-    "effective chains of AIS": (("log_likelihood", "ess"), ".1f"),
-    "pseudo-likelihood": (("pseudo_likelihood",), ".2f"),
-    "cross-entropy of reconstruction": (("reconstruction_cross_entropy",), ".2f"),
-    "squared error of reconstruction, per column": (("reconstruction_error",), ".4f"),
-}
+# Rows of the table: where a number lies, its format, and where its standard error does.
+_LIKELIHOOD, _ERRORS = "log_likelihood", "standard_errors_log_z"
+_LINES: dict[str, tuple[tuple[str, ...], str, tuple[str, ...]]] = {
+    "log-likelihood, exact": ((_LIKELIHOOD, "exact"), ".2f", ()),
+    "log-likelihood, ladder": ((_LIKELIHOOD, "ladder"), ".2f", (_LIKELIHOOD, _ERRORS, "ladder")),
+    "log-likelihood, trajectory": (
+        (_LIKELIHOOD, "trajectory"), ".2f", (_LIKELIHOOD, _ERRORS, "trajectory"),
+    ),
+    "log-likelihood, on-line": ((_LIKELIHOOD, "online"), ".2f", (_LIKELIHOOD, _ERRORS, "online")),
+    "log-likelihood, AIS (optimistic)": (
+        (_LIKELIHOOD, "ais"), ".2f", (_LIKELIHOOD, _ERRORS, "ais"),
+    ),
+    "log-likelihood, reverse AIS (pessimistic)": (
+        (_LIKELIHOOD, "reverse_ais"), ".2f", (_LIKELIHOOD, _ERRORS, "reverse_ais"),
+    ),
+    "gap between the two": ((_LIKELIHOOD, "gap"), ".2f", ()),
+    "standard error over rows": ((_LIKELIHOOD, "standard_error_rows"), ".2f", ()),
+    "effective chains of AIS": ((_LIKELIHOOD, "ess"), ".1f", ()),
+    "pseudo-likelihood": (("pseudo_likelihood",), ".2f", ("pseudo_likelihood_standard_error",)),
+    "cross-entropy of reconstruction": (("reconstruction_cross_entropy",), ".2f", ()),
+    "squared error of reconstruction, per column": (("reconstruction_error",), ".4f", ()),
+}  # fmt: skip
 
 
 def command(
@@ -182,18 +193,33 @@ def _table(found: Mapping[str, Any]) -> None:
     from rich.table import Table
 
     splits = [k for k in ("train", "validation", "test") if k in found]
-    table = Table(title="nats per row, unless said otherwise")
+    table = Table(title="nats per row, unless said otherwise; ± standard error of log Z")
     table.add_column("")
     for name in splits:
         table.add_column(f"{name}\n{found[name]['rows']:,} rows", justify="right")
-    for label, (keys, form) in _LINES.items():
-        values = [_value(found[name], keys) for name in splits]
-        if any(v is not None for v in values):
-            table.add_row(label, *("" if v is None else format(v, form) for v in values))
-    Console(width=100).print(table)
+    for label, (keys, form, error) in _LINES.items():
+        cells = [_cell(found[name], keys, form, error) for name in splits]
+        if any(cells):
+            table.add_row(label, *cells)
+    known = [_value(found[name], (_LIKELIHOOD, "believed")) for name in splits]
+    if any(known):
+        cells = [
+            "" if b is None else "{value:.2f}\n{low:.2f} to {high:.2f}".format(**b) for b in known
+        ]
+        name = next(b["name"] for b in known if b)
+        table.add_row(f"to believe ({name}),\nwith 95 % of log Z", *cells)
+    Console(width=110).print(table)
     units = _value(found[splits[0]], ("log_likelihood", "units"))
     if units:
         typer.echo(f"Likelihoods are {units}.")
+
+
+def _cell(table: Any, keys: tuple[str, ...], form: str, error: tuple[str, ...]) -> str:
+    """Return a number in words, with its standard error where there is one."""
+    value, spread = _value(table, keys), _value(table, error) if error else None
+    if value is None:
+        return ""
+    return format(value, form) + ("" if spread is None else f" ± {spread:.2f}")
 
 
 def _value(table: Any, keys: tuple[str, ...]) -> Any:

@@ -11,6 +11,7 @@ from torch import Generator, Tensor
 from gibbsian import meanfield, precision
 from gibbsian.arguments import whole
 from gibbsian.errors import GibbsianError, TrainingError
+from gibbsian.estimators.online import OnlineLogZ
 from gibbsian.machine import BoltzmannMachine, Clamp, State
 from gibbsian.moments import Moments, Terms, shares, signed
 from gibbsian.samplers import ChainState, Gibbs, Sampler
@@ -159,6 +160,12 @@ class Estimator(ABC):
     def report(self, machine: BoltzmannMachine, chains: ChainState | None) -> dict[str, float]:
         """Return numbers that the estimator has found besides, for the records of training."""
         return {}
+
+    def online_log_z(
+        self, machine: BoltzmannMachine, chains: ChainState | None
+    ) -> OnlineLogZ | None:
+        """Return log Z of a machine near the last one, as training has followed it; None where it has not."""
+        return None
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ from gibbsian.arguments import number, whole
 from gibbsian.errors import TrainingError
 from gibbsian.estimators.base import Estimator, Phases, Stacked, beneath, inferred
 from gibbsian.estimators.chains import check_chains, check_memory, present
+from gibbsian.estimators.online import OnlineLogZ, effective, log_mean_exp, weights_variance
 from gibbsian.machine import BoltzmannMachine
 from gibbsian.path import BaseRatePath
 from gibbsian.samplers import ChainState
@@ -22,6 +23,7 @@ from gibbsian.samplers.gibbs import draw
 _SURE = 0.9
 # A step of β is not made smaller than this.
 _SMALLEST = 1e-3
+_VARIANCE = "log_z_variance"
 
 
 class Jarzynski(Estimator):
@@ -104,7 +106,8 @@ class Jarzynski(Estimator):
         layers = path.draw(count, generator)
         energy = origin.marginal_energy(layers)
         log_z = torch.tensor(path.log_z0(), dtype=energy.dtype, device=energy.device)
-        state = _state(layers, torch.zeros_like(energy), energy, log_z)
+        none = torch.zeros((), dtype=torch.float64, device=energy.device)
+        state = _state(layers, torch.zeros_like(energy), energy, log_z, none)
         beta = 0.0
         while beta < 1:
             beta = self._next(path, state, beta)
@@ -154,12 +157,13 @@ class Jarzynski(Estimator):
         fields = machine.fields(1, layers)
         now = machine.marginal_energy(layers, fields=fields)
         weights, log_z = extra["log_weights"] + extra["energy"] - now, extra["log_z"]
+        variance = extra.get(_VARIANCE, torch.zeros((), dtype=torch.float64, device=now.device))
         n, changed, order, parts = self.chains, False, [], []
         for first, w in ((0, weights[:n]), (n, weights[n:])):
             poor = len(w) > 0 and effective(w) < self.threshold * len(w)
             changed = changed or poor
             if poor and first:
-                log_z = log_z + log_mean_exp(w)
+                log_z, variance = log_z + log_mean_exp(w), variance + weights_variance(w)
             every = torch.arange(len(w), device=w.device)
             order.append(first + (resampled(w, generator) if poor else every))
             parts.append(torch.zeros_like(w) if poor else w)
@@ -172,7 +176,7 @@ class Jarzynski(Estimator):
             draw(machine, layers, 0, generator)
             fields = draw(machine, layers, 1, generator)
         energy = machine.marginal_energy(layers, fields=fields)
-        return _state(tuple(layers), weights, energy, log_z), fields
+        return _state(tuple(layers), weights, energy, log_z, variance), fields
 
     @torch.no_grad()
     def log_z(self, chains: ChainState, machine: BoltzmannMachine | None = None) -> float:
@@ -200,11 +204,33 @@ class Jarzynski(Estimator):
             raise TrainingError(
                 "Without witnesses there is no estimate of log Z; give some as witnesses=…."
             )
+        return float(chains.extra["log_z"] + log_mean_exp(self._weights(chains, machine)))
+
+    def _weights(self, chains: ChainState, machine: BoltzmannMachine | None) -> Tensor:
+        """Return the log weights of the witnesses, taken on to a machine where one is given."""
         weights = chains.extra["log_weights"]
         if machine is not None:
             now = precision.full(machine).marginal_energy(chains.layers)
             weights = weights + chains.extra["energy"] - now
-        return float(chains.extra["log_z"] + log_mean_exp(weights[self.chains :]))
+        return weights[self.chains :]
+
+    @torch.no_grad()
+    def online_log_z(
+        self, machine: BoltzmannMachine, chains: ChainState | None
+    ) -> OnlineLogZ | None:
+        """Return log Z from the witnesses, None without any.
+
+        Its variance is the sum of 1/ESS − 1/n at each resampling and now: the descent of the witnesses, which
+        resampling makes alike, is left out, so it is somewhat too small.
+        """
+        if chains is None or not self.witnesses or "log_weights" not in chains.extra:
+            return None
+        weights = self._weights(chains, machine)
+        variance = float(chains.extra.get(_VARIANCE, 0.0)) + weights_variance(weights)
+        source = f"the {self.witnesses} witnesses of its Jarzynski-weighted training"
+        return OnlineLogZ(
+            self.log_z(chains, machine), math.sqrt(variance), effective(weights), source
+        )
 
     def report(self, machine: BoltzmannMachine, chains: ChainState | None) -> dict[str, float]:
         """Return log Z of the last iterate in nats, and the effective shares of the chains."""
@@ -212,8 +238,12 @@ class Jarzynski(Estimator):
             return {}
         gradient, witnesses = self.shares(chains)
         found = {"effective_chains": gradient}
-        if self.witnesses:
-            found |= {"log_z": self.log_z(chains, machine), "effective_witnesses": witnesses}
+        known = self.online_log_z(machine, chains)
+        if known is not None:
+            found |= {
+                "log_z": known.log_z, "log_z_standard_error": known.standard_error,
+                "effective_witnesses": witnesses,
+            }  # fmt: skip
         return found
 
     def shares(self, chains: ChainState) -> tuple[float, float]:
@@ -225,20 +255,10 @@ class Jarzynski(Estimator):
 
 
 def _state(
-    layers: tuple[Tensor, ...], log_weights: Tensor, energy: Tensor, log_z: Tensor
+    layers: tuple[Tensor, ...], log_weights: Tensor, energy: Tensor, log_z: Tensor, variance: Tensor
 ) -> ChainState:
-    return ChainState(layers, {"log_weights": log_weights, "energy": energy, "log_z": log_z})
-
-
-def log_mean_exp(log_weights: Float[Tensor, " n"]) -> Float[Tensor, ""]:
-    """Return the logarithm of the mean weight."""
-    return log_weights.logsumexp(dim=0) - math.log(len(log_weights))
-
-
-def effective(log_weights: Float[Tensor, " n"]) -> float:
-    """Return the effective number (Σ w)²/Σ w² of weighted chains (Kong 1992)."""
-    w = (log_weights - log_weights.max()).exp()
-    return float(w.sum() ** 2 / (w**2).sum())
+    extra = {"log_weights": log_weights, "energy": energy, "log_z": log_z, _VARIANCE: variance}
+    return ChainState(layers, extra)
 
 
 def resampled(log_weights: Float[Tensor, " n"], generator: Generator | None) -> Tensor:

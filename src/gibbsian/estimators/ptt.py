@@ -1,6 +1,7 @@
 """Training along a trajectory of checkpoints, with exchange: chains that cannot be lost between modes."""
 
 import copy
+import math
 from collections.abc import Sequence
 
 import torch
@@ -8,10 +9,11 @@ from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 
 from gibbsian.arguments import number
-from gibbsian.bennett import log_ratio
+from gibbsian.bennett import log_ratio, standard_error
 from gibbsian.errors import TrainingError
 from gibbsian.estimators.base import Estimator, Phases, Stacked, check_count, inferred
 from gibbsian.estimators.chains import check_chains, check_memory, present
+from gibbsian.estimators.online import OnlineLogZ, effective, log_mean_exp, weights_variance
 from gibbsian.estimators.waiting import Clock
 from gibbsian.machine import BoltzmannMachine
 from gibbsian.moments import Terms
@@ -110,6 +112,7 @@ class PTT(Estimator):
         extra["reservoir.energy"] = extra["clean.energy"].clone()
         extra["tau"] = torch.full((4,), 0.5, dtype=torch.float64)  # exact samples forget at once
         extra["log_z"] = torch.tensor(path.log_z0(), dtype=torch.float64)
+        extra["log_z_variance"] = torch.tensor(0.0, dtype=torch.float64)
         extra["counts"] = torch.tensor([0, 1, 0, 0])  # see _SINCE and those after it
         return ChainState(tuple(chains), extra)
 
@@ -152,6 +155,27 @@ class PTT(Estimator):
         """Return log Z of the last checkpoint, in nats: exact at the first, Bennett's ratios after."""
         return float(chains.extra["log_z"])
 
+    def _error(self, chains: ChainState) -> float:
+        return math.sqrt(float(chains.extra.get("log_z_variance", 0.0)))
+
+    @torch.no_grad()
+    def online_log_z(
+        self, machine: BoltzmannMachine, chains: ChainState | None
+    ) -> OnlineLogZ | None:
+        """Return log Z of a machine from the last checkpoint's, by weights on the checkpoint's own samples.
+
+        log Z = log Z_c + log mean exp(F_c − F), which errs downwards on average.
+        """
+        if chains is None or "clean.energy" not in chains.extra:
+            return None
+        extra = chains.extra
+        layers = [extra.get(f"clean.{i}", extra["clean.0"]) for i in range(len(machine.layers))]
+        weights = (extra["clean.energy"] - machine.marginal_energy(layers)).double()
+        variance = self._error(chains) ** 2 + weights_variance(weights)
+        value = self.log_z(chains) + float(log_mean_exp(weights))
+        source = f"the {int(extra['counts'][_CHECKPOINTS])} checkpoints of its training along a trajectory"
+        return OnlineLogZ(value, math.sqrt(variance), effective(weights), source)
+
     def report(self, machine: BoltzmannMachine, chains: ChainState | None) -> dict[str, float]:
         """Return log Z of the last checkpoint in nats, the numbers of checkpoints and returns, and τ_int.
 
@@ -160,12 +184,14 @@ class PTT(Estimator):
         """
         if chains is None:
             return {}
-        counts = chains.extra["counts"].tolist()
-        return {
+        counts, error = chains.extra["counts"].tolist(), self._error(chains)
+        found = {
             "log_z_checkpoint": self.log_z(chains), "checkpoints": counts[_CHECKPOINTS],
             "returns": counts[_REJECTIONS], "tau": float(chains.extra["tau"][0]),
             "tau_flips": float(chains.extra["tau"][2]),
         }  # fmt: skip
+        # Records hold numbers only, and no overlap between two checkpoints leaves no error.
+        return found | ({"log_z_standard_error": error} if math.isfinite(error) else {})
 
     def _checkpoint(self, machine: BoltzmannMachine, extra: dict[str, Tensor]) -> BoltzmannMachine:
         """Return the machine of the checkpoint, one object that is filled anew when it has changed."""
@@ -335,7 +361,10 @@ class _Walk:
         energy = self.machine.marginal_energy(new)
         w0 = self.machine.marginal_energy(old) - extra["clean.energy"]
         w1 = self.frozen.marginal_energy(new) - energy
-        extra["log_z"] = extra["log_z"] + log_ratio(w0, w1)
+        ratio = log_ratio(w0, w1)
+        extra["log_z"] = extra["log_z"] + ratio
+        before = extra.get("log_z_variance", torch.tensor(0.0, dtype=torch.float64))
+        extra["log_z_variance"] = before + standard_error(w0, w1, ratio) ** 2
         extra["clean.energy"] = energy
         for k, p in self.machine.named_parameters():
             extra[f"theta.{k}"] = p.detach().clone()

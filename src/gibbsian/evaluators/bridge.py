@@ -20,7 +20,7 @@ from gibbsian.samplers.base import as_generator
 from gibbsian.samplers.replica import ReplicaExchange
 from gibbsian.trajectory import Trajectory
 
-_Z95 = 1.959964
+Z95 = 1.959964
 
 # Blocks of draws that errors are resampled from, replicates of them, and draws kept of each rung.
 _BLOCKS, _REPLICATES, _DRAWS = 50, 1000, 1000
@@ -246,8 +246,8 @@ def _estimate(
     acceptance = torch.stack([d.acceptance for d in climb.draws]).mean(dim=0)
     (rungs, error), (late, late_error) = _rungs(draws), _rungs(draws[len(draws) // 2 :])
     value, drift = log_z0 + float(rungs.sum()), float(late.sum() - rungs.sum())
-    low = value - max(_Z95 * error, _Z95 * late_error - drift)
-    high = value + max(_Z95 * error, _Z95 * late_error + drift)
+    low = value - max(Z95 * error, Z95 * late_error - drift)
+    high = value + max(Z95 * error, Z95 * late_error + drift)
     betas, updates = levels_at
     return Ladder(
         value, error, low, high, drift, betas, rungs, acceptance, climb.round_trips(state), chains,

@@ -10,6 +10,7 @@ from torch import Generator, Tensor
 
 from gibbsian.arguments import whole
 from gibbsian.errors import DataError
+from gibbsian.estimators.online import OnlineLogZ
 from gibbsian.evaluators.belief import Partition
 from gibbsian.evaluators.blocks import check_states
 from gibbsian.evaluators.certificate import DRIFT_STEPS, certify, check_margins, held_out_rows
@@ -26,6 +27,7 @@ from gibbsian.path import data_statistics
 from gibbsian.path import reference as fit_reference
 from gibbsian.samplers import Sampler
 from gibbsian.samplers.base import as_generator, as_rows
+from gibbsian.trajectory import Trajectory
 
 _CHUNK = 4096
 _BUDGET = 1e9
@@ -124,6 +126,8 @@ def evaluate(
     mixing_steps: int | None = None,
     limit_bits: float = 20,
     ladder_steps: int | None = None,
+    trajectory: Trajectory | None = None,
+    online: OnlineLogZ | None = None,
     sampler: Sampler | None = None,
     pseudo_rows: int | None = None,
     reference: BoltzmannMachine | None = None,
@@ -155,6 +159,8 @@ def evaluate(
     ladder_steps : int, optional
         Steps of tempering, for log Z and for starts of reverse AIS at equilibrium: see `partition`; 0
         leaves it out.
+    trajectory, online
+        What training left: see `partition`. `gibbsian.evaluate` gives a run's.
     sampler : Sampler, optional
         Of the compared chains; block Gibbs unless given.
     pseudo_rows : int, optional
@@ -200,7 +206,8 @@ def evaluate(
     z = partition(
         machine, first, reference=base, chains=chains, temperatures=temperatures,
         starts={k: t.state.layers for k, t in traces.items()}, equilibrate=mixing_steps,
-        limit_bits=limit_bits, ladder_steps=ladder_steps, generator=generator, progress=progress,
+        limit_bits=limit_bits, ladder_steps=ladder_steps, trajectory=trajectory, online=online,
+        generator=generator, progress=progress,
     )  # fmt: skip
     found = {
         k: _split(machine, x, z, pseudo_rows, dequantisation, generator) for k, x in splits.items()
@@ -296,10 +303,11 @@ def _words(
             "Reverse AIS started from chains that are not certified as mixed, so the likelihood may "
             "be lower than its bounds say: a mode that no chain has visited is missing from both."
         )
-    if believed is not None and believed.name == "ladder" and _apart(mixing):
+    if believed is not None and believed.name in ("ladder", "trajectory") and _apart(mixing):
         words.append(
-            "Chains from data are elsewhere than chains from noise, and if the ladder found no more than "
-            "these, a mode is missing from its log Z and the likelihood is lower."
+            "Chains from data are elsewhere than chains from noise, and if the "
+            f"{believed.name} found no more than these, a mode is missing from its log Z and the likelihood "
+            "is lower."
         )
     if certificate is not None:
         words.append(certificate.words[0])

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gibbsian.evaluators.checks import Check
+from gibbsian.evaluators.mixing import EQUIVALENCE
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,12 @@ def grant(found: list[Check]) -> Certificate:
     called = [_CALLED[n] for n in (failed or open_)]
     if granted:
         words = f"Certificate granted: {len(judged)} of {len(judged)} checks passed."
+        margin = max((float(c.numbers.get("margin", 0)) for c in judged), default=0)
+        if margin > EQUIVALENCE:
+            words += (
+                f" Its margin of ±{margin:g} standard deviations is wider than {EQUIVALENCE}: a mode with a "
+                "tenth of the rows could be missing."
+            )
     elif failed:
         words = f"Certificate refused: of {len(judged)} checks {len(failed)} failed ({', '.join(called)})."
     else:

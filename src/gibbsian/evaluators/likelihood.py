@@ -11,6 +11,7 @@ from torch import Generator, Tensor
 
 from gibbsian.arguments import whole
 from gibbsian.errors import GibbsianError, GibbsianWarning
+from gibbsian.estimators.online import OnlineLogZ
 from gibbsian.evaluators import exact as enumeration
 from gibbsian.evaluators.ais import ais, reverse_ais
 from gibbsian.evaluators.belief import Belief, Partition
@@ -24,6 +25,7 @@ from gibbsian.path import BaseRatePath
 from gibbsian.path import reference as fit_reference
 from gibbsian.samplers import Gibbs, Tempering, run, start
 from gibbsian.samplers.base import as_generator
+from gibbsian.trajectory import Trajectory
 
 StageProgress = Callable[[str, float], None]
 _LEAST_STEPS, _MOST_STEPS = 20, 5_000  # of the ladder
@@ -44,6 +46,8 @@ def partition(
     limit_bits: float = 20,
     sampled: bool = True,
     ladder_steps: int | None = None,
+    trajectory: Trajectory | None = None,
+    online: OnlineLogZ | None = None,
     generator: Generator | int | None = None,
     progress: StageProgress | None = None,
 ) -> Partition:
@@ -72,7 +76,11 @@ def partition(
         Steps of tempering, whose rungs give log Z (`ladder_log_z`) and whose top gives reverse AIS
         starts at equilibrium. Unless given, as many as cost twice what AIS does, from 20 to 5,000, and up
         to four times as many where the chains make fewer than five round trips each; 0 leaves tempering
-        out.
+        out, and the trajectory.
+    trajectory : Trajectory, optional
+        Machines that training passed, along which a second ladder leads to this one.
+    online : OnlineLogZ, optional
+        What training knows of log Z, to set beside the rest.
     generator : torch.Generator or int
         Source of randomness, or a seed.
     progress : callable, optional
@@ -87,7 +95,7 @@ def partition(
     small = side is not None and side[1] <= 2**limit_bits
     exact = enumeration.log_z(machine, limit_bits) if small or not sampled else None
     if not sampled:
-        return Partition(exact, None, {})
+        return Partition(exact, None, {}, online=online)
     generator = as_generator(generator, machine)
     base = fit_reference(machine, data) if reference is None else reference
 
@@ -98,39 +106,48 @@ def partition(
         starts = {k: _equilibrated(machine, chains, k, equilibrate, generator, data)
                   for k in ("data", "noise")}  # fmt: skip
     ladder = _ladder(machine, base, chains, temperatures, ladder_steps, generator, progress)
-    if ladder is not None:
-        starts = {**starts, "ladder": ladder.state}
+    way = None
+    if trajectory is not None:
+        along = trajectory.to(machine)
+        way = _ladder(machine, along, chains, temperatures, ladder_steps, generator, progress)
+    for name, found in (("ladder", ladder), ("trajectory", way)):
+        starts = starts if found is None else {**starts, name: found.state}
     backward = {
         k: reverse_ais(machine, base, s, betas, generator, _told(progress, f"reverse AIS from {k}"))
         for k, s in starts.items()
     }
-    return Partition(exact, forward, backward, equilibrate, ladder)
+    return Partition(exact, forward, backward, equilibrate, ladder, way, online)
 
 
 def _ladder(
     machine: BoltzmannMachine,
-    base: BoltzmannMachine,
+    base: BoltzmannMachine | Trajectory,
     chains: int,
     temperatures: int,
     steps: int | None,
     generator: Generator,
     progress: StageProgress | None,
 ) -> Ladder | None:
-    """Run tempering for as long as was asked for, or as its round trips need."""
+    """Run a ladder for as long as was asked for, or as its round trips need."""
     if steps is not None and whole(steps, "The number of steps of the ladder", 0) == 0:
         return None
+    stage, levels = "tempering", None
     try:
-        levels = Tempering(base).placed(BaseRatePath(base, machine), generator)
+        if isinstance(base, Trajectory):
+            stage, base = "trajectory", base.refined(generator=generator)
+        else:
+            levels = Tempering(base).placed(BaseRatePath(base, machine), generator)
     except GibbsianError as error:
-        warnings.warn(f"no likelihood by a ladder: {error}", GibbsianWarning, stacklevel=3)
+        warnings.warn(f"no likelihood by {stage}: {error}", GibbsianWarning, stacklevel=3)
         return None
-    told, wanted = _told(progress, "tempering"), 0.0
+    count, wanted = len(base) if levels is None else len(levels), 0.0  # type: ignore[arg-type]
     if steps is None:
-        steps = min(max(2 * temperatures // len(levels), _LEAST_STEPS), _MOST_STEPS)
+        steps = min(max(2 * temperatures // count, _LEAST_STEPS), _MOST_STEPS)
         wanted = _ROUND_TRIPS
     return ladder_log_z(
-        machine, base, chains, levels, max(steps, 2), generator, progress=told, round_trips=wanted
-    )
+        machine, base, chains, levels, max(steps, 2), generator, progress=_told(progress, stage),
+        round_trips=wanted,
+    )  # fmt: skip
 
 
 def _told(progress: StageProgress | None, stage: str) -> Callable[[float], None] | None:
@@ -195,6 +212,18 @@ class LogLikelihood:
         return None if ladder is None else -self.mean_free_energy - ladder.log_z
 
     @property
+    def trajectory(self) -> float | None:
+        """Mean with log Z along the machines that training passed."""
+        way = self.partition.trajectory
+        return None if way is None else -self.mean_free_energy - way.log_z
+
+    @property
+    def online(self) -> float | None:
+        """Mean with the log Z that training carried along."""
+        known = self.partition.online
+        return None if known is None else -self.mean_free_energy - known.log_z
+
+    @property
     def believed(self) -> Belief | None:
         """Mean with the log Z to believe, and the interval that log Z leaves it; None without one.
 
@@ -211,6 +240,14 @@ class LogLikelihood:
         found = self.partition.reverse.items()
         return {k: -self.mean_free_energy - e.log_z for k, e in found}
 
+    def _errors(self) -> dict[str, float]:
+        """Return the standard error of log Z of each estimate, the lowest of the reverse ones for these."""
+        p, reverse = self.partition, self.reverse
+        found = {"ladder": p.ladder, "trajectory": p.trajectory, "online": p.online, "ais": p.ais}
+        if reverse:
+            found["reverse_ais"] = p.reverse[min(reverse, key=lambda k: reverse[k])]
+        return {k: e.standard_error for k, e in found.items() if e is not None}
+
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON; `reverse_ais` is the lowest of the reverse ones."""
         p, reverse, gaps = self.partition, self.reverse, self.partition.gaps
@@ -219,8 +256,11 @@ class LogLikelihood:
         out: dict[str, Any] = {
             "believed": believed.as_dict() if believed else None,
             "ladder": self.ladder,
+            "trajectory": self.trajectory,
+            "online": self.online,
             "ais": self.ais,
             "reverse_ais": min(reverse.values(), default=None),
+            "standard_errors_log_z": self._errors(),
             "gap": max(gaps.values(), default=None),
             "ess": p.ais.ess if p.ais else None,
             "exact": exact,
