@@ -123,11 +123,11 @@ def _training_rows(subject: Any, data: Any, rows: int | None, seed: int) -> Iter
 
 
 def _trajectory(trained: Trained) -> Trajectory | None:
-    """Return the machines that a run passed, where it kept them."""
+    """Return the machines that a run passed on the way to its averaged one, where it kept them."""
     run = trained.run
     if run is None or not [s for s in checkpoint.steps(run.trajectory_folder) if s <= trained.step]:
         return None
-    return trajectory.load(run, trained.step)
+    return trajectory.load(run, trained.step).to(trained.machine, trained.step)
 
 
 def _online(trained: Trained) -> OnlineLogZ | None:
