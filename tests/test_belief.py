@@ -202,7 +202,12 @@ def test_a_run_is_evaluated_along_its_trajectory_and_by_what_training_knew(metho
         save_trajectory=True, progress=False,
     )  # fmt: skip
     found = gb.evaluate(
-        gb.load(tmp_path / "run"), temperatures=300, mixing_steps=300, limit_bits=0, chains=50
+        gb.load(tmp_path / "run"),
+        temperatures=100,
+        mixing_steps=100,
+        ladder_steps=60,
+        limit_bits=0,
+        chains=50,
     )
     z, exact = found.partition, evaluators.log_z(run.machine)
     assert z.exact is None and z.trajectory is not None and z.online is not None
