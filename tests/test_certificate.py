@@ -391,13 +391,38 @@ def test_chains_that_differ_from_the_ladder_are_refused():
     assert other["equilibrium"].verdict == "failed" and not other.granted
 
 
-@pytest.mark.parametrize(
-    ("training_steps", "regime"), [(1, "out of equilibrium"), (1000, "equilibrium")]
-)
-def test_the_regime_of_training_is_told(training_steps, regime):
-    found = checks.autocorrelation(20.0, training_steps)
-    assert found.numbers["regime"] == regime and found.verdict == "reported"
-    assert ("in the equilibrium regime" in found.words) == (regime == "equilibrium")
+@pytest.mark.parametrize(("steps", "persistent", "equilibrium", "regime", "words"), [
+    (3, False, False, "out of equilibrium", "begun anew: in the out-of-equilibrium regime."),
+    (3, True, None, "followed from update to update", "follow it in equilibrium where 7 updates"),
+    (3, None, False, "out of equilibrium", "regime, unless its chains were kept"),
+    (20, False, True, "equilibrium", "begun anew: in the equilibrium regime."),
+    (20, True, True, "equilibrium", "kept from update to update: in the equilibrium regime."),
+    (20, None, True, "equilibrium", "with 20 an update: in the equilibrium regime."),
+])  # fmt: skip
+def test_the_regime_of_training_is_told(steps, persistent, equilibrium, regime, words):
+    found = checks.autocorrelation(20.0, steps, persistent)
+    assert found.verdict == "reported" and words in found.words
+    assert (found.numbers["equilibrium"], found.numbers["regime"]) == (equilibrium, regime)
+
+
+@pytest.mark.parametrize("method", [
+    gb.CD(), gb.PCD(chains=10), gb.FPCD(chains=10), gb.Jarzynski(chains=10, witnesses=2),
+    gb.PTT(chains=10),
+])  # fmt: skip
+def test_a_run_tells_whether_its_chains_were_kept(method):
+    """As the method itself does: what it hands back after an update are chains, or nothing."""
+    data = gb.data.load("bars-and-stripes:n=3,rows=100")
+    found = gb.train(gb.rbm(9, 4), data, method, updates=2, batch_size=20, progress=False)
+    x, g = data.train.tensor().float(), torch.Generator().manual_seed(0)
+    kept = method.step(found.machine, x, method.init(found.machine, x, g), g).chains is not None
+    certificate = gb.certify(found, chains=4, steps=16, drift_steps=8)
+    assert certificate["autocorrelation"].numbers["persistent"] is kept
+    evaluation = gb.evaluate(
+        found, chains=4, temperatures=5, mixing_steps=16, ladder_steps=0, drift_steps=8
+    )
+    assert evaluation.certificate["autocorrelation"].numbers["persistent"] is kept
+    alone = gb.certify(found.machine, data, chains=4, steps=16, drift_steps=8)
+    assert alone["autocorrelation"].numbers["persistent"] is None
 
 
 def test_a_single_row_has_no_certificate():

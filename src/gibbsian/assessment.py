@@ -19,6 +19,9 @@ from gibbsian.trained import Trained
 from gibbsian.units import base as unit
 from gibbsian.verdict import judge
 
+# Whether a method keeps its chains from update to update, by its name in a run's configuration.
+_PERSISTENT = {"cd": False, "pcd": True, "fpcd": True, "jarzynski": True, "ptt": True}
+
 
 def rows_of(data: Dataset, limit: int | None = None, seed: int = 0) -> dict[str, Tensor]:
     """Return the rows of each split by name; random transforms draw once, from `seed`."""
@@ -67,9 +70,7 @@ def evaluate(
         options.setdefault("reference", subject.reference)
     if noise is not None:
         options.setdefault("dequantisation", noise)
-    if isinstance(subject, Trained):
-        options.setdefault("training_steps", _training_steps(subject))
-    options.setdefault("generator", seed)
+    options = {**_training(subject), "generator": seed, **options}
     return evaluate_rows(machine, table, **options)
 
 
@@ -100,15 +101,18 @@ def certify(
         If there are no data, or they do not fit the machine.
     """
     machine, table, _ = _subject(subject, data, rows, seed)
-    if isinstance(subject, Trained):
-        options.setdefault("training_steps", _training_steps(subject))
-    options.setdefault("generator", seed)
+    options = {**_training(subject), "generator": seed, **options}
     return certify_rows(machine, table, **options)
 
 
-def _training_steps(trained: Trained) -> int | None:
-    """Return the steps of the chains in an update, where the method has such."""
-    return trained.config.get("method", {}).get("steps")
+def _training(subject: Any) -> dict[str, Any]:
+    """Return the steps of a run's chains in an update, and whether these persist, where that is known."""
+    if not isinstance(subject, Trained):
+        return {}
+    method = subject.config.get("method", {})
+    return {
+        "training_steps": method.get("steps"), "persistent": _PERSISTENT.get(method.get("kind")),
+    }  # fmt: skip
 
 
 def _subject(

@@ -45,6 +45,7 @@ def certify(
     held_out_margin: float = EQUIVALENCE,
     held_out: str | None = None,
     training_steps: int | None = None,
+    persistent: bool | None = None,
     sampler: Sampler | None = None,
     equilibrium: Float[Tensor, "n visible"] | None = None,
     traces: Mapping[str, Trace] | None = None,
@@ -79,6 +80,8 @@ def certify(
         certificate says so: MNIST's lie 0.07 standard deviations off in one principal direction.
     training_steps : int, optional
         Steps of the chains in an update of training, to set beside the autocorrelation time.
+    persistent : bool, optional
+        Whether these chains were kept from update to update, as PCD's are and CD's are not.
     sampler : Sampler, optional
         Block Gibbs unless given.
     equilibrium : Tensor (n, visible), optional
@@ -130,7 +133,7 @@ def certify(
         _starts(series, names, margin, ess, length),
         _convergence(series, names, draws, mixing, length),
         _drift(noise, whole(drift_steps, "The steps without drift", 2)),
-        checks.autocorrelation(mixing.autocorrelation_time, training_steps),
+        checks.autocorrelation(mixing.autocorrelation_time, training_steps, persistent),
         look(series["noise"], rows_out, ess=min(draws["noise"]), steps=length),
     ]
     if rows_out is not None and "train" in splits:

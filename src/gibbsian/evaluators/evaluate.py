@@ -132,6 +132,7 @@ def evaluate(
     held_out_margin: float = EQUIVALENCE,
     held_out: str | None = None,
     training_steps: int | None = None,
+    persistent: bool | None = None,
     generator: Generator | int | None = None,
     progress: Callable[[str, float], None] | None = None,
 ) -> Evaluation:
@@ -163,7 +164,7 @@ def evaluate(
         The reference machine, in place of one fitted here.
     dequantisation : str, optional
         The noise that was added to real-valued columns, in words.
-    drift_steps, held_out_margin, held_out, training_steps
+    drift_steps, held_out_margin, held_out, training_steps, persistent
         Of the certificate: see `gibbsian.evaluators.certify`.
     generator : torch.Generator or int
         Source of randomness, or a seed.
@@ -210,7 +211,7 @@ def evaluate(
         certificate = certify(
             machine, splits, traces=traces, choice=choice, held_out_margin=held_out_margin,
             held_out=held_out, drift_steps=drift_steps, training_steps=training_steps,
-            equilibrium=_equilibrium(z), generator=generator,
+            persistent=persistent, equilibrium=_equilibrium(z), generator=generator,
         )  # fmt: skip
     words = tuple(_words(machine, z, mixing, certificate))
     return Evaluation(found, z, mixing, traces, _gap(machine, splits), words, certificate)
