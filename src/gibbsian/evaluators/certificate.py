@@ -108,6 +108,7 @@ def certify(
         If a setting is impossible, or the traces hold no observables.
     """
     check_margins(margin, held_out_margin)
+    check_training(training_steps)
     generator = as_generator(generator, machine)
     splits = _splits(machine, rows, generator)
     train, rows_out = _train(splits), held_out_rows(splits, held_out)
@@ -238,6 +239,12 @@ def check_margins(*margins: float) -> None:
                 f"The margin of a certificate lies between 0 and 1 standard deviations, and {margin} "
                 "does not."
             )
+
+
+def check_training(steps: int | None) -> None:
+    """Raise a `GibbsianError` for steps of an update that are no whole number, where they are known."""
+    if steps is not None:
+        whole(steps, "The number of steps of an update")
 
 
 def _series(trace: Trace) -> Float[Tensor, "draws chains q"]:

@@ -188,6 +188,26 @@ def as_rows(x: Any, what: str) -> Tensor:
         raise GibbsianError(f"{what}, not {x!r:.60}.") from None
 
 
+def as_sampler(sampler: Any, error: type[GibbsianError] = GibbsianError) -> Sampler:
+    """Return a sampler as it was given, block Gibbs for None.
+
+    Raises
+    ------
+    GibbsianError
+        Or the class of `error`, if it is a name, a class, or something else that makes no steps.
+    """
+    from gibbsian.samplers.gibbs import Gibbs
+
+    if sampler is None:
+        return Gibbs()
+    if not isinstance(sampler, Sampler):
+        raise error(
+            "The sampler must be an object such as gb.Gibbs() or gb.Tempering(rows), and "
+            f"{sampler!r:.60} is not."
+        )
+    return sampler
+
+
 _start = start  # `sample` has an argument called start
 
 
@@ -239,11 +259,9 @@ def sample(
         If a setting is impossible, the machine's partition function is infinite, or chains of a sampler that
         changes the machine leave all finite values.
     """
-    from gibbsian.samplers.gibbs import Gibbs
-
     steps = _check_request(machine, steps, record)
     generator = as_generator(generator, machine)
-    sampler = sampler or Gibbs()
+    sampler = as_sampler(sampler)
     begin = _start(machine, n, start, generator, data)
     clamps = _clamps(machine, clamp, len(begin))
     walker = lowered(machine, resolve(precision, begin.device))

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from gibbsian.arguments import number
+from gibbsian.arguments import number, switch
 from gibbsian.errors import GibbsianError
 from gibbsian.machine import BoltzmannMachine, Clamp, Clamps, State
 from gibbsian.samplers.base import ChainState, Info, Sampler, as_rows
@@ -75,7 +75,7 @@ class RatesFPCD(Sampler):
             raise GibbsianError(f"The decay of fast weights lies in [0, 1), not {decay!r}.")
         self.data = as_rows(data, "Rates-FPCD takes rows of data that drive its chains")
         self.rate, self.decay = float(rate), float(decay)
-        self.shared = shared
+        self.shared = switch(shared, "Whether fast weights are shared")
 
     @torch.no_grad()
     def init(
