@@ -8,10 +8,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
+from gibbsian.arguments import whole
 from gibbsian.errors import GibbsianError
 from gibbsian.machine import BoltzmannMachine
 from gibbsian.samplers import ChainState, Sampler, run, start
-from gibbsian.samplers.base import as_generator, as_sampler
+from gibbsian.samplers.base import as_generator, as_sampler, check_memory
 
 # Steps at which pictures of the same chains are kept.
 RECORDED = (0, 1, 10, 100, 1_000, 10_000)
@@ -104,6 +105,7 @@ def run_chains(
         raise GibbsianError(f"Chains need at least one step and one draw, not {steps} and {draws}.")
     generator = as_generator(generator, machine)
     sampler = as_sampler(sampler)
+    check_memory(sampler, machine, whole(chains, "The number of chains"))
     found = {}
     for where in starts:
         visible = start(machine, chains, where, generator, data)

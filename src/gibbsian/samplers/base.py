@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from gibbsian import memory
 from gibbsian.arguments import whole
 from gibbsian.errors import DataError, GibbsianError
 from gibbsian.machine import BoltzmannMachine, Clamp, Clamps, State
@@ -17,6 +18,8 @@ from gibbsian.precision import lowered, resolve
 from gibbsian.units import base as unit
 
 STARTS = ("noise", "reference", "data")
+# Copies of a chain's state while it moves: before and after, its fields, and random numbers.
+COPIES = 4
 
 # Steps between which Ctrl-C is heard.
 _LEAP = 1000
@@ -76,6 +79,10 @@ class Sampler(ABC):
         generator: Generator | None, clamps: Clamps | None = None,
     ) -> tuple[ChainState, Info]:  # fmt: skip
         """Move every chain by one step; the state handed in is not changed."""
+
+    def footprint(self, machine: BoltzmannMachine) -> int:
+        """Return how many numbers each chain takes while it moves, as far as is known before `init`."""
+        return COPIES * sum(machine.sizes)
 
 
 @dataclass(frozen=True)
@@ -208,6 +215,26 @@ def as_sampler(sampler: Any, error: type[GibbsianError] = GibbsianError) -> Samp
     return sampler
 
 
+def check_memory(
+    sampler: Sampler, machine: BoltzmannMachine, chains: int, frames: int = 0,
+    advice: str = "ask for fewer chains",
+) -> None:  # fmt: skip
+    """Refuse more chains of a sampler than fit into the free memory, with `frames` of them kept besides.
+
+    Raises
+    ------
+    GibbsianError
+        With both sizes.
+    """
+    numbers = chains * (sampler.footprint(machine) + 2 * frames * machine.sizes[0])
+    memory.check(
+        next(machine.parameters()),
+        numbers,
+        f"{chains:,} chains of {type(sampler).__name__}",
+        advice,
+    )
+
+
 _start = start  # `sample` has an argument called start
 
 
@@ -262,7 +289,12 @@ def sample(
     steps = _check_request(machine, steps, record)
     generator = as_generator(generator, machine)
     sampler = as_sampler(sampler)
+    named = isinstance(start, str)
+    if named:
+        check_memory(sampler, machine, whole(n, "The number of chains"), len(record))
     begin = _start(machine, n, start, generator, data)
+    if not named:
+        check_memory(sampler, machine, len(begin), len(record))
     clamps = _clamps(machine, clamp, len(begin))
     walker = lowered(machine, resolve(precision, begin.device))
     with torch.no_grad():
