@@ -68,10 +68,11 @@ def check_memory(machine: "BoltzmannMachine", chains: int, option: str, frames: 
     GibbsianError
         With both sizes.
     """
-    from gibbsian.samplers import Gibbs
-    from gibbsian.samplers.base import check_memory
+    from gibbsian import memory
+    from gibbsian.samplers.base import COPIES
 
-    check_memory(Gibbs(), machine, chains, frames, f"lower {option}")
+    numbers = chains * (COPIES * sum(machine.sizes) + 2 * frames * machine.sizes[0])
+    memory.check(next(machine.parameters()), numbers, f"{chains:,} chains", f"lower {option}")
 
 
 def output_file(path: Path, *suffixes: str, option: str = "--out") -> Path:

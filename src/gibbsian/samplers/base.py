@@ -215,10 +215,7 @@ def as_sampler(sampler: Any, error: type[GibbsianError] = GibbsianError) -> Samp
     return sampler
 
 
-def check_memory(
-    sampler: Sampler, machine: BoltzmannMachine, chains: int, frames: int = 0,
-    advice: str = "ask for fewer chains",
-) -> None:  # fmt: skip
+def check_memory(sampler: Sampler, machine: BoltzmannMachine, chains: int, frames: int = 0) -> None:
     """Refuse more chains of a sampler than fit into the free memory, with `frames` of them kept besides.
 
     Raises
@@ -226,13 +223,10 @@ def check_memory(
     GibbsianError
         With both sizes.
     """
+    # Frames are kept one by one, and stacked at the end.
     numbers = chains * (sampler.footprint(machine) + 2 * frames * machine.sizes[0])
-    memory.check(
-        next(machine.parameters()),
-        numbers,
-        f"{chains:,} chains of {type(sampler).__name__}",
-        advice,
-    )
+    what = f"{chains:,} chains of {type(sampler).__name__}"
+    memory.check(next(machine.parameters()), numbers, what, "ask for fewer chains")
 
 
 _start = start  # `sample` has an argument called start
