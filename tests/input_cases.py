@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import gibbsian as gb
-from gibbsian import arguments, belief, devices
+from gibbsian import arguments, belief, devices, evaluators
 
 
 def bars(**options) -> gb.data.Dataset:
@@ -186,6 +186,8 @@ def test_chains_start_from_rows_of_any_kind(start) -> None:
         ({"generator": "x"}, "seed of a generator"),
         ({"clamp": (torch.ones(3, dtype=torch.bool),)}, "pair"),
         ({"clamp": "all"}, "pair"),
+        ({"sampler": "tempering"}, r"gb\.Tempering\(rows\), and 'tempering' is not"),
+        ({"sampler": gb.Gibbs}, "sampler must be an object.*<class"),
     ],
 )
 def test_impossible_samples(options, words: str) -> None:
@@ -215,14 +217,108 @@ def test_rows_to_evaluate_may_be_arrays() -> None:
         ({"subject": "runs/x"}, "a machine or a run that gibbsian.load opened, not 'runs/x'"),
         ({"chains": 0}, "number of chains"),
         ({"temperatures": 1.5}, "temperatures of AIS must be a whole number"),
+        ({"chains": 1}, "number of chains must be a whole number of at least 2"),
         ({"mixing_steps": 0}, "number of mixing steps"),
+        ({"mixing_steps": 1}, "number of mixing steps must be a whole number of at least 8"),
+        ({"ladder_steps": "x"}, "number of steps of the ladder"),
+        ({"training_steps": "x"}, "number of steps of an update"),
+        ({"sampler": "tempering"}, "sampler must be an object.*'tempering' is not"),
+        ({"sampler": gb.Gibbs}, "sampler must be an object.*<class"),
+        ({"reference": "a"}, "reference is a machine with W = 0.*not str"),
         ({"data": "digits"}, "test data are rows of values"),
         ({"data": None}, "A machine alone has no data"),
     ],
 )
 def test_impossible_evaluations(options, words: str) -> None:
     given = {"subject": machine(), "data": torch.zeros(5, 3)} | options
+    told = []
+    given["progress"] = lambda *stage: told.append(stage)
     refused(words, lambda: gb.evaluate(given.pop("subject"), given.pop("data"), **given))
+    assert not told  # refused before any chain has run
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        ({"chains": 2.5}, "number of chains"),
+        ({"steps": 1}, "number of steps must be a whole number of at least 16"),
+        ({"margin": "x"}, "margin of a certificate"),
+        ({"training_steps": 1.5}, "number of steps of an update"),
+        ({"sampler": "tempering"}, r"gb\.Tempering\(rows\), and 'tempering' is not"),
+        ({"sampler": gb.Gibbs}, "sampler must be an object.*<class"),
+    ],
+)
+def test_impossible_certificates(options, words: str) -> None:
+    refused(words, lambda: gb.certify(machine(), torch.zeros(5, 3), **({"steps": 16} | options)))
+
+
+def _ais(machine, reference, *settings):
+    return evaluators.ais(machine, reference, *settings)
+
+
+def _reverse(machine, reference, chains, *temperatures):
+    return evaluators.reverse_ais(machine, reference, torch.zeros(4, 3), *temperatures)
+
+
+def _partition(machine, reference, chains=4, temperatures=5, **settings):
+    return evaluators.partition(
+        machine, torch.zeros(4, 3), reference=reference, chains=chains, temperatures=temperatures,
+        **settings,
+    )  # fmt: skip
+
+
+def _ladder(machine, reference, *settings):
+    return evaluators.ladder_log_z(machine, reference, *settings)
+
+
+@pytest.mark.parametrize(
+    "ask, settings, words",
+    [
+        (_ais, (2.5, 10), "number of chains of AIS must be a whole number of at least 2"),
+        (_ais, (1, 10), "number of chains of AIS"),
+        (_ais, ("x", 10), "number of chains of AIS"),
+        (_ais, (4, 2.5), "number of temperatures of AIS"),
+        (_ais, (4, True), "number of temperatures of AIS"),
+        (_ais, (4, None), "number of temperatures of AIS"),
+        (_ais, (4, "xy"), "levels of a path"),
+        (_reverse, (4, 0), "number of temperatures of AIS"),
+        (_partition, (2.5,), "number of chains of AIS"),
+        (_partition, (4, 2.5), "number of temperatures of AIS"),
+        (_ladder, (2.5,), "number of chains"),
+        (_ladder, (4, 1.5), "number of levels of tempering"),
+        (_ladder, (4, None, "x"), "number of steps"),
+    ],
+)
+def test_impossible_estimates_of_log_z(ask, settings, words: str) -> None:
+    reference = gb.path.reference(machine(), torch.zeros(4, 3))
+    refused(words, lambda: ask(machine(), reference, *settings))
+
+
+@pytest.mark.parametrize("ask", [_ais, _reverse, _partition, _ladder])
+def test_a_reference_is_a_machine(ask) -> None:
+    for wrong in ("a", None, torch.zeros(4, 3), gb.rbm):
+        if wrong is not None or ask is not _partition:  # which fits one itself
+            refused("reference is a machine with W = 0", lambda w=wrong: ask(machine(), w, 4))
+
+
+def test_numbers_of_numpy_are_temperatures() -> None:
+    reference = gb.path.reference(machine(), torch.zeros(4, 3))
+    assert evaluators.ais(machine(), reference, np.int64(4), np.int64(5)).temperatures == 5
+    assert len(gb.samplers.annealed(machine(), reference, 3, np.int64(5)).samples) == 3
+
+
+@pytest.mark.parametrize("given", [{"equilibrate": 1.5}, {"ladder_steps": "x"}])
+def test_impossible_steps_of_a_partition(given) -> None:
+    reference = gb.path.reference(machine(), torch.zeros(4, 3))
+    refused("number of steps", lambda: _partition(machine(), reference, **given))
+
+
+@pytest.mark.parametrize("value", ["no", None, 1])
+def test_a_switch_is_true_or_false(value) -> None:
+    for name in ("adjusted", "scaled"):
+        refused("must be True or False", lambda n=name: gb.Langevin(**{n: value}))
+    refused("must be True or False", lambda: gb.RatesFPCD(torch.zeros(2, 3), shared=value))
+    assert gb.Langevin(adjusted=np.bool_(False)).adjusted is False
 
 
 @pytest.mark.parametrize("make", [gb.CD, gb.PCD])

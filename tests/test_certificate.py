@@ -69,6 +69,8 @@ def test_a_machine_without_couplings_is_refused(chains):
     assert not found.granted
     if chains >= 50:
         assert found["held_out"].verdict == "failed" and "failed" in found.words[0]
+        # And not the verdict of its comparison, which is another word.
+        assert found.as_dict()["checks"]["held_out"]["verdict"] == "failed"
     if chains == 400:
         assert found["starts"].verdict == found["convergence"].verdict == "passed"
 
@@ -113,14 +115,23 @@ def digits() -> gb.data.Dataset:
     return gb.data.load("digits", transform="threshold", validation=0, test=0.5)
 
 
-def test_contrastive_divergence_in_a_hurry_is_refused(digits):
-    found = gb.train(gb.rbm(64, 32), digits, gb.CD(1), updates=100, lr=0.5, seed=0, progress=False)
-    certificate = gb.certify(found, held_out_margin=0.25, **SHORT)
-    assert not certificate.granted
-    assert certificate["held_out"].verdict == "failed"
-    # And not the verdict of its comparison, which is another word.
-    assert certificate.as_dict()["checks"]["held_out"]["verdict"] == "failed"
-    assert certificate["autocorrelation"].numbers["training_steps"] == 1
+def trained_on(digits: gb.data.Dataset, method: gb.CD | gb.PCD) -> gb.Trained:
+    """Return a machine that differs from others of this function by the method alone."""
+    return gb.train(
+        gb.rbm(64, 64), digits, method, updates=5000, lr=0.1, l2=5e-4, seed=0, progress=False
+    )
+
+
+PATIENT = {"chains": 150, "steps": 6_000, "drift_steps": 3_000}
+
+
+@pytest.mark.slow
+def test_contrastive_divergence_is_refused_where_kept_chains_earn_it(digits):
+    """With all the rest as in `test_digits_earn_it`: its chains agree with each other, not with the data."""
+    found = gb.certify(trained_on(digits, gb.CD(1)), held_out_margin=0.25, **PATIENT)
+    assert not found.granted
+    assert [c.name for c in found.checks if c.verdict == "failed"] == ["held_out"], found.words
+    assert found["autocorrelation"].numbers["regime"] == "out of equilibrium"
 
 
 def wide() -> BoltzmannMachine:
@@ -322,8 +333,7 @@ def test_bars_and_stripes_that_a_temperature_hides_earn_it_along_their_trajector
 @pytest.mark.slow
 def test_digits_earn_it(digits):
     """At ±0.25: the means of 898 held-out rows are known to 0.1 only, corrected for 17 observables."""
-    found = gb.train(gb.rbm(64, 64), digits, updates=5000, lr=0.1, l2=5e-4, seed=0, progress=False)
-    options = {"chains": 150, "steps": 6_000, "drift_steps": 3_000}
+    found, options = trained_on(digits, gb.PCD(1)), dict(PATIENT)
     assert (good := gb.certify(found, held_out_margin=0.25, **options)).granted, good.words
     strict = gb.certify(found, **options)
     assert not strict.granted and "held-out rows may be too few" in strict["held_out"].words
@@ -444,13 +454,39 @@ def test_chains_that_differ_from_the_ladder_are_refused():
     assert other["equilibrium"].verdict == "failed" and not other.granted
 
 
-@pytest.mark.parametrize(
-    ("training_steps", "regime"), [(1, "out of equilibrium"), (1000, "equilibrium")]
-)
-def test_the_regime_of_training_is_told(training_steps, regime):
-    found = checks.autocorrelation(20.0, training_steps)
-    assert found.numbers["regime"] == regime and found.verdict == "reported"
-    assert ("in the equilibrium regime" in found.words) == (regime == "equilibrium")
+@pytest.mark.parametrize(("steps", "persistent", "equilibrium", "regime", "words"), [
+    (3, False, False, "out of equilibrium", "begun anew: in the out-of-equilibrium regime."),
+    (3, True, None, "followed from update to update", "follow it in equilibrium where 7 updates"),
+    (3, None, False, "out of equilibrium", "regime, unless its chains were kept"),
+    (20, False, True, "equilibrium", "begun anew: in the equilibrium regime."),
+    (20, True, True, "equilibrium", "kept from update to update: in the equilibrium regime."),
+    (20, None, True, "equilibrium", "with 20 an update: in the equilibrium regime."),
+])  # fmt: skip
+def test_the_regime_of_training_is_told(steps, persistent, equilibrium, regime, words):
+    found = checks.autocorrelation(20.0, steps, persistent)
+    assert found.verdict == "reported" and words in found.words
+    assert (found.numbers["equilibrium"], found.numbers["regime"]) == (equilibrium, regime)
+
+
+@pytest.mark.parametrize("method", [
+    gb.CD(), gb.PCD(chains=10), gb.FPCD(chains=10), gb.Jarzynski(chains=10, witnesses=2),
+    gb.PTT(chains=10),
+])  # fmt: skip
+def test_a_run_tells_whether_its_chains_were_kept(method):
+    """As the method itself does: what it hands back after an update are chains, or nothing."""
+    data = gb.data.load("bars-and-stripes:n=3,rows=100")
+    found = gb.train(gb.rbm(9, 4), data, method, updates=2, batch_size=20, progress=False)
+    x, g = data.train.tensor().float(), torch.Generator().manual_seed(0)
+    kept = method.step(found.machine, x, method.init(found.machine, x, g), g).chains is not None
+    certificate = gb.certify(found, chains=4, steps=16, drift_steps=8)
+    numbers = certificate["autocorrelation"].numbers
+    assert numbers["persistent"] is kept and numbers["training_steps"] == 1
+    evaluation = gb.evaluate(
+        found, chains=4, temperatures=5, mixing_steps=16, ladder_steps=0, drift_steps=8
+    )
+    assert evaluation.certificate["autocorrelation"].numbers["persistent"] is kept
+    alone = gb.certify(found.machine, data, chains=4, steps=16, drift_steps=8)
+    assert alone["autocorrelation"].numbers["persistent"] is None
 
 
 def test_a_single_row_has_no_certificate():

@@ -13,7 +13,7 @@ import pytest
 import torch
 from command_line import call, works
 
-from gibbsian import checkpoint, cli, runs
+from gibbsian import checkpoint, cli, memory, runs
 from gibbsian.training import Trainer
 
 SMALL = ("--hidden", 3, "--updates", 10, "--limit", 120)
@@ -296,6 +296,19 @@ def test_commands_refuse(words, said, here) -> None:
     assert said in call(*words.split()).sentence
     after = listing(here)
     assert {k: v for k, v in after.items() if k not in ("study",)} == before
+
+
+@pytest.mark.parametrize(("sampler", "said"), [
+    ("rates", "500 chains of RatesFPCD need"), ("tempering", "levels of tempering need"),
+])  # fmt: skip
+def test_what_samplers_keep_of_each_chain_is_counted(sampler, said, here, monkeypatch) -> None:
+    """Room for the states of 500 chains of 64 and 3 units, and for little more."""
+    monkeypatch.setattr(memory, "free_memory", lambda like: 600_000)
+    words = ("sample", "run", "-n", 500, "--steps", 1)
+    sentence = call(*words, "--sampler", sampler).sentence
+    assert said in sentence and "ask for fewer chains" in sentence
+    assert not Path("samples.npz").exists()
+    works(*words)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is one here")

@@ -247,9 +247,9 @@ def test_the_pilot_puts_temperatures_where_weights_spread():
 
 def test_impossible_settings_are_refused():
     machine, start = MACHINES["bernoulli-bernoulli"], base("bernoulli-bernoulli")
-    with pytest.raises(GibbsianError, match="at least 2 chains"):
+    with pytest.raises(GibbsianError, match="chains of AIS must be a whole number of at least 2"):
         ais(machine, start, chains=1)
-    with pytest.raises(GibbsianError, match="at least one temperature"):
+    with pytest.raises(GibbsianError, match="temperatures of AIS must be a whole number"):
         ais(machine, start, temperatures=0)
     with pytest.raises(GibbsianError, match="rise from exactly 0"):
         ais(machine, start, temperatures=[0.0, 0.5, 0.4, 1.0])

@@ -126,7 +126,7 @@ def test_bad_rows_are_refused():
         evaluate(machine, {"train": rows(machine, 3), "validation": torch.full((2, 6), 0.25)})
     with pytest.raises(DataError, match="NaN"):
         evaluate(machine, torch.full((2, 6), torch.nan))
-    with pytest.raises(GibbsianError, match="at least 2 chains"):
+    with pytest.raises(GibbsianError, match="chains must be a whole number of at least 2"):
         evaluate(machine, rows(machine, 3), chains=1, temperatures=2, mixing_steps=8)
 
 

@@ -196,12 +196,12 @@ def test_options_of_a_method_reach_its_run_which_resumes_exactly(name, tmp_path,
 
 def test_more_levels_than_memory_holds_are_refused(monkeypatch):
     """Whatever the pilot run asks for is checked, too."""
-    from gibbsian.estimators import chains
+    from gibbsian import memory
 
     machine, generator = gb.rbm(6, 4), Generator().manual_seed(0)
     sampler = MovingLadder(_rows())
     state = sampler.init(machine, _rows(20), generator)
-    monkeypatch.setattr(chains, "free_memory", lambda like: 100)
+    monkeypatch.setattr(memory, "free_memory", lambda like: 100)
     monkeypatch.setattr(renewed, "_FIRST", 0)
     with pytest.raises(GibbsianError, match="20 chains at 2 levels of tempering"):
         sampler.step(machine, state, generator)

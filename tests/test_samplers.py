@@ -7,13 +7,26 @@ import torch
 from test_machine import HIDDEN, PAIRS, VISIBLE, pair, small_machine
 from torch import Generator
 
-from gibbsian import models, testing
+from gibbsian import memory, models, testing
 from gibbsian.connections import Scaled
 from gibbsian.errors import DataError, GibbsianError
+from gibbsian.evaluators import run_chains
 from gibbsian.machine import BoltzmannMachine, Clamp
 from gibbsian.path import BaseRatePath, reference
-from gibbsian.samplers import ChainState, Gibbs, Info, run, sample, start
+from gibbsian.samplers import (
+    ChainState,
+    Gibbs,
+    Info,
+    RatesFPCD,
+    TemperedTransitions,
+    Tempering,
+    TrajectoryTempering,
+    run,
+    sample,
+    start,
+)
 from gibbsian.samplers.gibbs import draw
+from gibbsian.trajectory import Trajectory
 from gibbsian.units import Bernoulli, Gaussian, Mixed, ReLU, Softmax, Spin
 from gibbsian.units import base as unit
 
@@ -511,3 +524,39 @@ def test_samplers_take_any_connection():
 
 def test_every_hidden_family_is_paired():
     assert len(PAIRS) == len(VISIBLE) * len(HIDDEN) == 49
+
+
+_PLACED = [0.0, 0.5, 1.0]
+
+
+@pytest.mark.parametrize(("make", "numbers"), [
+    (lambda base: Gibbs(), 4 * 5),
+    (lambda base: RatesFPCD(torch.ones(2, 3)), 4 * 5 + 6 * 6),
+    (lambda base: RatesFPCD(torch.ones(2, 3), shared=True), 4 * 5),
+    (lambda base: Tempering(base, _PLACED), 3 * 4 * 5),
+    (lambda base: Tempering(base), 2 * 4 * 5),  # as many as it finds that it needs
+    (lambda base: TrajectoryTempering(Trajectory((base,), (0,))), 2 * 4 * 5),
+    (lambda base: TemperedTransitions(base, _PLACED), 2 * 4 * 5),
+])  # fmt: skip
+def test_memory_of_chains_is_counted_before_they_run(make, numbers, monkeypatch):
+    """Of 100 chains of 3 and 2 units, in float32: a byte less than they need is refused."""
+    machine = models.rbm(3, 2)
+    with torch.no_grad():
+        machine.joints[0].weight.fill_(0.1)
+    sampler, bytes_each = make(reference(machine, torch.ones(2, 3))), 4 * numbers
+    monkeypatch.setattr(memory, "free_memory", lambda like: 100 * bytes_each - 1)
+    for starts in ("noise", torch.zeros(100, 3)):
+        with pytest.raises(GibbsianError, match=r"^100 chains .* need about .*; ask for fewer"):
+            sample(machine, 100, 1, start=starts, sampler=sampler)
+    with pytest.raises(GibbsianError, match=r"^100 chains .* need about .*; ask for fewer"):
+        run_chains(machine, 100, 1, ["noise"], sampler=sampler)
+    monkeypatch.setattr(memory, "free_memory", lambda like: 100 * bytes_each)
+    assert sample(machine, 100, 1, sampler=sampler).samples.shape == (100, 3)
+
+
+def test_memory_of_a_trace_is_counted(monkeypatch):
+    machine = models.rbm(3, 2)
+    monkeypatch.setattr(memory, "free_memory", lambda like: 10 * 4 * 4 * 5)
+    assert sample(machine, 10, 1).trace is None
+    with pytest.raises(GibbsianError, match=r"^10 chains of Gibbs need about"):
+        sample(machine, 10, 1, record=[1])

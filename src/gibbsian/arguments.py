@@ -1,9 +1,11 @@
-"""Checks of plain arguments: whole numbers and real ones, of Python's own types or of NumPy's."""
+"""Checks of plain arguments: numbers, whole or real, and switches, of Python's own types or of NumPy's."""
 
 import math
 import operator
 from numbers import Real
 from typing import Any
+
+import numpy as np
 
 from gibbsian.errors import GibbsianError
 
@@ -36,3 +38,16 @@ def number(value: Any, what: str, error: type[GibbsianError] = GibbsianError) ->
     if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
         raise error(f"{what} must be a finite number, and {value!r} is not.")
     return float(value)
+
+
+def switch(value: Any, what: str, error: type[GibbsianError] = GibbsianError) -> bool:
+    """Return `value` as a bool if it is one.
+
+    Raises
+    ------
+    GibbsianError
+        Or the class of `error`, in a sentence about `what`, if it is not.
+    """
+    if not isinstance(value, bool | np.bool_):
+        raise error(f"{what} must be True or False, and {value!r} is not.")
+    return bool(value)

@@ -22,6 +22,9 @@ from gibbsian.trajectory import Trajectory
 from gibbsian.units import base as unit
 from gibbsian.verdict import judge
 
+# Whether a method keeps its chains from update to update, by its name in a run's configuration.
+_PERSISTENT = {"cd": False, "pcd": True, "fpcd": True, "jarzynski": True, "ptt": True}
+
 
 def rows_of(data: Dataset, limit: int | None = None, seed: int = 0) -> dict[str, Tensor]:
     """Return the rows of each split by name; random transforms draw once, from `seed`."""
@@ -73,10 +76,8 @@ def evaluate(
         options.setdefault("online", _online(subject))
     if noise is not None:
         options.setdefault("dequantisation", noise)
-    if isinstance(subject, Trained):
-        options.setdefault("training_steps", _training_steps(subject))
-    options.setdefault("training_rows", _training_rows(subject, data, rows, seed))
-    options.setdefault("generator", seed)
+    more = {"training_rows": _training_rows(subject, data, rows, seed), "generator": seed}
+    options = {**_training(subject), **more, **options}
     return evaluate_rows(machine, table, **options)
 
 
@@ -107,11 +108,19 @@ def certify(
         If there are no data, or they do not fit the machine.
     """
     machine, table, _ = _subject(subject, data, rows, seed)
-    if isinstance(subject, Trained):
-        options.setdefault("training_steps", _training_steps(subject))
-    options.setdefault("training_rows", _training_rows(subject, data, rows, seed))
-    options.setdefault("generator", seed)
+    more = {"training_rows": _training_rows(subject, data, rows, seed), "generator": seed}
+    options = {**_training(subject), **more, **options}
     return certify_rows(machine, table, **options)
+
+
+def _training(subject: Any) -> dict[str, Any]:
+    """Return the steps of a run's chains in an update, and whether these persist, where that is known."""
+    if not isinstance(subject, Trained):
+        return {}
+    method = subject.config.get("method", {})
+    return {
+        "training_steps": method.get("steps"), "persistent": _PERSISTENT.get(method.get("kind")),
+    }  # fmt: skip
 
 
 def _training_rows(subject: Any, data: Any, rows: int | None, seed: int) -> Iterable[Tensor] | None:
@@ -137,11 +146,6 @@ def _online(trained: Trained) -> OnlineLogZ | None:
     except GibbsianError:  # of an object that no file holds
         return None
     return method.online_log_z(trained.machine, trained.chains)
-
-
-def _training_steps(trained: Trained) -> int | None:
-    """Return the steps of the chains in an update, where the method has such."""
-    return trained.config.get("method", {}).get("steps")
 
 
 def _subject(

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -225,8 +226,13 @@ class BaseRatePath:
         return tuple(u.sample(r.new_zeros(chains, u.size), generator) for u, r in pairs)
 
 
-def check_start(machine: BoltzmannMachine, reference: BoltzmannMachine) -> None:
+def check_start(machine: BoltzmannMachine, reference: BoltzmannMachine | Any) -> None:
     """Raise a `GibbsianError` unless a path leads from the reference to the machine."""
+    if not isinstance(reference, BoltzmannMachine):
+        raise GibbsianError(
+            "The reference is a machine with W = 0, such as gibbsian.path.reference(machine, rows), not "
+            f"{type(reference).__name__}."
+        )
     if [families.spec(u) for u in reference.layers] != [families.spec(u) for u in machine.layers]:
         raise GibbsianError(
             f"The reference machine has layers of {reference.sizes} units and the machine of "
@@ -239,7 +245,7 @@ def check_start(machine: BoltzmannMachine, reference: BoltzmannMachine) -> None:
         )
 
 
-def check_levels(betas: Sequence[float] | Tensor) -> list[float]:
+def check_levels(betas: Sequence[float] | Tensor | Any) -> list[float]:
     """Return β_0 = 0 … β_K = 1 as a list of floats.
 
     Raises

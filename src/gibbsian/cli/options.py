@@ -59,23 +59,20 @@ def rows_of(data: "Dataset", split: str, option: str) -> "Split":
 
 
 def check_memory(machine: "BoltzmannMachine", chains: int, option: str, frames: int = 0) -> None:
-    """Refuse more chains than fit into the free memory, with `frames` of them kept besides.
+    """Refuse more chains than fit into the free memory by their states, with `frames` of them kept besides.
+
+    What a sampler keeps of them in addition, it counts itself.
 
     Raises
     ------
     GibbsianError
         With both sizes.
     """
-    from gibbsian.estimators.chains import free_memory
+    from gibbsian import memory
+    from gibbsian.samplers.base import COPIES
 
-    like = next(machine.parameters())
-    floats = 4 * sum(machine.sizes) + frames * machine.sizes[0]
-    need, free = chains * floats * like.element_size(), free_memory(like)
-    if free is not None and need > free:
-        raise GibbsianError(
-            f"{chains:,} chains need about {need / 2**30:,.1f} GiB and {free / 2**30:,.1f} GiB are "
-            f"free; lower {option}."
-        )
+    numbers = chains * (COPIES * sum(machine.sizes) + 2 * frames * machine.sizes[0])
+    memory.check(next(machine.parameters()), numbers, f"{chains:,} chains", f"lower {option}")
 
 
 def output_file(path: Path, *suffixes: str, option: str = "--out") -> Path:

@@ -111,7 +111,7 @@ def command(
     kind = out.suffix.lower()
     trained = load(path, checkpoint, device)
     record = _frames(steps) if kind == ".gif" else []
-    opt.check_memory(trained.machine, n * (levels or 1), "-n", len(record))
+    opt.check_memory(trained.machine, n, "-n", len(record))
     if kind != ".npz" and trained.data.image_shape is None:
         raise GibbsianError("The data are no images, so there is no picture; write a .npz file.")
     found = _found(trained, n, steps, sampler, levels, start, seed, record, precision)

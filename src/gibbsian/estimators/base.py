@@ -15,6 +15,7 @@ from gibbsian.estimators.online import OnlineLogZ
 from gibbsian.machine import BoltzmannMachine, Clamp, State
 from gibbsian.moments import Moments, Terms, shares, signed
 from gibbsian.samplers import ChainState, Gibbs, Sampler
+from gibbsian.samplers.base import as_sampler
 from gibbsian.units import base as unit
 
 # Clamped Gibbs sweeps of the positive phase of a machine with more than one hidden layer.
@@ -264,10 +265,5 @@ def check_sampler(sampler: Sampler | None) -> tuple[Sampler, dict[str, str]]:
     An object is nothing that a configuration can rebuild, so its class's name is all that is kept:
     `from_spec` refuses it, and a run with it is resumed by handing the method over.
     """
-    if sampler is None:
-        return Gibbs(), {}
-    if not isinstance(sampler, Sampler):
-        raise TrainingError(
-            f"The sampler must be an object such as gb.Gibbs(), and {sampler!r} is not."
-        )
-    return sampler, {"sampler": type(sampler).__name__}
+    made = as_sampler(sampler, TrainingError)
+    return made, {} if sampler is None else {"sampler": type(sampler).__name__}

@@ -1,12 +1,11 @@
 """What methods with persistent chains share: checks of their settings, and of the memory they need."""
 
-import torch
-from torch import Tensor
-
+from gibbsian import memory
 from gibbsian.errors import TrainingError
 from gibbsian.estimators.base import check_count
 from gibbsian.machine import BoltzmannMachine
 from gibbsian.samplers import STARTS, ChainState
+from gibbsian.samplers.base import COPIES
 
 
 def check_chains(method: str, steps: int, chains: int, start: str | None = None) -> tuple[int, int]:
@@ -34,22 +33,5 @@ def check_memory(
     `what` says what the states are (chains, unless given), `advice` what to do.
     """
     like = next(machine.parameters())
-    need = 4 * states * sum(machine.sizes) * like.element_size()
-    free = free_memory(like)
-    if free is not None and need > free:
-        raise TrainingError(
-            f"{what or f'{states:,} chains'} need about {need / 2**30:.1f} GiB and "
-            f"{free / 2**30:.1f} GiB are free; {advice}."
-        )
-
-
-def free_memory(like: Tensor) -> int | None:
-    """Return the free bytes on the device of `like`, or None where that is not known."""
-    if like.device.type == "cuda":
-        return torch.cuda.mem_get_info(like.device)[0]
-    try:
-        with open("/proc/meminfo") as file:
-            rows = dict(line.split(":", 1) for line in file)
-        return int(rows["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        return None
+    numbers = COPIES * states * sum(machine.sizes)
+    memory.check(like, numbers, what or f"{states:,} chains", advice, TrainingError)

@@ -46,8 +46,6 @@ class MovingLadder(Renewed):
         made = self.inner.init(machine, state.layers[0], generator, clamps)
         old, new = state.extra["betas"], made.extra["betas"]
         kept = [k for k in state.extra if k.startswith("lower_")]
-        if kept:
-            check_levels_memory(machine, len(state.layers[0]), len(new))
         nearest = (new[:-1, None] - old[:-1]).abs().argmin(dim=1).to(state.layers[0].device)
         lower = {
             k: state.extra[k].unflatten(0, (len(old) - 1, -1))[nearest].flatten(0, 1) for k in kept

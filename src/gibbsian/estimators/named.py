@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from gibbsian import memory
 from gibbsian.errors import TrainingError
-from gibbsian.estimators.chains import check_memory
 from gibbsian.estimators.moving_ladder import MovingLadder, check_levels_memory
 from gibbsian.estimators.renewed import MovingRates
 from gibbsian.machine import BoltzmannMachine
@@ -54,14 +54,11 @@ def named(
     TrainingError
         If so many chains, with what it keeps of each, would not fit into memory.
     """
+    made = _MAKE[name](rows, levels)
     if name == "tempering":
         # The levels that will be needed are not known yet where their number is left open.
         check_levels_memory(machine, chains, levels or 2)
-    elif name == "rates":
-        # Fast weights of each chain's own, and the product of its states.
-        couplings = sum(c.weight.numel() for c in machine.joints)
-        states = -(-chains * couplings // (2 * sum(machine.sizes)))
-        check_memory(machine, chains + states, f"The fast weights of {chains:,} chains")
-    else:
-        check_memory(machine, chains)
-    return _MAKE[name](rows, levels)
+    what = f"{'The fast weights of ' if name == 'rates' else ''}{chains:,} chains"
+    numbers = chains * made.footprint(machine)
+    memory.check(next(machine.parameters()), numbers, what, "ask for fewer chains", TrainingError)
+    return made

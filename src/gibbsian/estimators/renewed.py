@@ -40,6 +40,10 @@ class Renewed(Sampler):
     ) -> ChainState:  # fmt: skip
         """Return the chains with what the inner sampler keeps besides, fitted to the machine as it is now."""
 
+    def footprint(self, machine: BoltzmannMachine) -> int:
+        """Return the inner sampler's."""
+        return self.inner.footprint(machine)
+
     def init(
         self, machine: BoltzmannMachine, visible: Float[Tensor, "chains n"],
         generator: Generator | None, clamps: Clamps | None = None,

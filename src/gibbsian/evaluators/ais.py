@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from gibbsian.arguments import whole
 from gibbsian.errors import GibbsianError
 from gibbsian.evaluators.annealing import Annealing
 from gibbsian.evaluators.schedule import adapted
@@ -96,8 +97,7 @@ def ais(
     GibbsianError
         If a setting is impossible, or log Z is infinite or not a number.
     """
-    if chains < 2:
-        raise GibbsianError(f"AIS needs at least 2 chains for its interval, not {chains}.")
+    chains = whole(chains, "The number of chains of AIS", 2)  # for its interval
     walk = Annealing(machine, reference, as_generator(generator, machine))
     betas = _betas(temperatures, machine, reference, walk.generator)
     with torch.no_grad():
@@ -189,11 +189,10 @@ def _betas(
     reference: BoltzmannMachine,
     generator: Generator,
 ) -> list[float]:
-    if not isinstance(temperatures, int):
+    if hasattr(temperatures, "__len__"):
         return check_levels(temperatures)
-    if temperatures < 1:
-        raise GibbsianError(f"AIS needs at least one temperature, not {temperatures}.")
-    return adapted(machine, reference, temperatures, generator).tolist()
+    number = whole(temperatures, "The number of temperatures of AIS")
+    return adapted(machine, reference, number, generator).tolist()
 
 
 def _start_layers(machine: BoltzmannMachine, start: Sequence[Tensor] | Tensor) -> list[Tensor]:

@@ -46,6 +46,7 @@ def certify(
     held_out: str | None = None,
     training_steps: int | None = None,
     training_rows: Iterable[Tensor] | None = None,
+    persistent: bool | None = None,
     sampler: Sampler | None = None,
     equilibrium: Float[Tensor, "n visible"] | None = None,
     traces: Mapping[str, Trace] | None = None,
@@ -83,6 +84,8 @@ def certify(
     training_rows : iterable of Tensor (rows, visible), optional
         All that the machine learned from, in chunks, where `rows` has only some of it: samples are looked
         for copies of any. `gibbsian.certify` gives them.
+    persistent : bool, optional
+        Whether these chains were kept from update to update, as PCD's are and CD's are not.
     sampler : Sampler, optional
         Block Gibbs unless given.
     equilibrium : Tensor (n, visible), optional
@@ -109,6 +112,7 @@ def certify(
         If a setting is impossible, or the traces hold no observables.
     """
     check_margins(margin, held_out_margin)
+    check_training(training_steps)
     generator = as_generator(generator, machine)
     splits = _splits(machine, rows, generator)
     train, rows_out = _train(splits), held_out_rows(splits, held_out)
@@ -134,7 +138,7 @@ def certify(
         _starts(series, names, margin, ess, length),
         _convergence(series, names, draws, mixing, length),
         _drift(noise, whole(drift_steps, "The steps without drift", 2)),
-        checks.autocorrelation(mixing.autocorrelation_time, training_steps),
+        checks.autocorrelation(mixing.autocorrelation_time, training_steps, persistent),
         look(series["noise"], rows_out, ess=min(draws["noise"]), steps=length),
     ]
     if rows_out is not None and "train" in splits:
@@ -250,6 +254,12 @@ def check_margins(*margins: float) -> None:
                 f"The margin of a certificate lies between 0 and 1 standard deviations, and {margin} "
                 "does not."
             )
+
+
+def check_training(steps: int | None) -> None:
+    """Raise a `GibbsianError` for steps of an update that are no whole number, where they are known."""
+    if steps is not None:
+        whole(steps, "The number of steps of an update")
 
 
 def _series(trace: Trace) -> Float[Tensor, "draws chains q"]:

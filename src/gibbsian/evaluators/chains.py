@@ -8,10 +8,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
+from gibbsian.arguments import whole
 from gibbsian.errors import GibbsianError
 from gibbsian.machine import BoltzmannMachine
-from gibbsian.samplers import ChainState, Gibbs, Sampler, run, start
-from gibbsian.samplers.base import as_generator
+from gibbsian.samplers import ChainState, Sampler, run, start
+from gibbsian.samplers.base import as_generator, as_sampler, check_memory
 
 # Steps at which pictures of the same chains are kept.
 RECORDED = (0, 1, 10, 100, 1_000, 10_000)
@@ -103,7 +104,8 @@ def run_chains(
     if steps < 1 or draws < 1:
         raise GibbsianError(f"Chains need at least one step and one draw, not {steps} and {draws}.")
     generator = as_generator(generator, machine)
-    sampler = sampler or Gibbs()
+    sampler = as_sampler(sampler)
+    check_memory(sampler, machine, whole(chains, "The number of chains"))
     found = {}
     for where in starts:
         visible = start(machine, chains, where, generator, data)

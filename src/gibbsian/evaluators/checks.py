@@ -1,5 +1,6 @@
 """The single checks of a certificate: each a verdict, the sentence for it, and its numbers."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -160,27 +161,41 @@ def drift(
     )
 
 
-def autocorrelation(tau: float, training_steps: int | None) -> Check:
+def autocorrelation(
+    tau: float, training_steps: int | None, persistent: bool | None = None
+) -> Check:
     """Set the autocorrelation time beside the steps of an update (Decelle et al. 2021).
 
     Chains that start anew at each update have to reach equilibrium in its steps, or the machine learns to
     make samples in so many steps, and its chains leave the data in more. Chains that are kept from update
-    to update need fewer.
+    to update (`persistent`) need fewer: they stay near equilibrium as long as the machine changes little
+    while they forget themselves, which these numbers cannot tell, so that `equilibrium` is None for them.
+    ``persistent=None`` is for training that is not known.
     """
-    numbers: dict[str, Any] = {"autocorrelation_time": tau, "training_steps": training_steps}
+    numbers: dict[str, Any] = {
+        "autocorrelation_time": tau,
+        "training_steps": training_steps,
+        "persistent": persistent,
+    }
     words = f"Free energies of chains forget themselves in {tau:.1f} steps"
     if training_steps is None:
         return Check("autocorrelation", "reported", f"{words}.", numbers)
-    equilibrium = training_steps >= tau
-    numbers |= {
-        "equilibrium": equilibrium,
-        "regime": "equilibrium" if equilibrium else "out of equilibrium",
-    }
-    regime = (
-        "in the equilibrium regime" if equilibrium
-        else "in the out-of-equilibrium regime, unless its chains were kept from update to update"
-    )  # fmt: skip
-    words = f"{words}, and the machine was trained with {training_steps} an update: {regime}."
+    numbers["equilibrium"] = equilibrium = training_steps >= tau
+    numbers["regime"] = "equilibrium" if equilibrium else "out of equilibrium"
+    words = f"{words}, and the machine was trained with {training_steps} an update"
+    if persistent is not None:
+        words += " of chains " + ("kept from update to update" if persistent else "begun anew")
+    if equilibrium:
+        words += ": in the equilibrium regime."
+    elif persistent:
+        numbers |= {"equilibrium": None, "regime": "followed from update to update"}
+        updates = math.ceil(tau / training_steps)
+        words += f", which follow it in equilibrium where {updates:,} updates change it little."
+    else:
+        words += ": in the out-of-equilibrium regime"
+        if persistent is None:
+            words += ", unless its chains were kept from update to update"
+        words += "."
     return Check("autocorrelation", "reported", words, numbers)
 
 

@@ -11,9 +11,16 @@ from torch import Generator, Tensor
 from gibbsian.arguments import whole
 from gibbsian.errors import DataError
 from gibbsian.estimators.online import OnlineLogZ
+from gibbsian.evaluators.annealing import check_ends
 from gibbsian.evaluators.belief import Partition
 from gibbsian.evaluators.blocks import check_states
-from gibbsian.evaluators.certificate import DRIFT_STEPS, certify, check_margins, held_out_rows
+from gibbsian.evaluators.certificate import (
+    DRIFT_STEPS,
+    certify,
+    check_margins,
+    check_training,
+    held_out_rows,
+)
 from gibbsian.evaluators.chains import RECORDED, Trace, run_chains
 from gibbsian.evaluators.free_energy import check_rows, free_energy_gap
 from gibbsian.evaluators.granted import Certificate
@@ -36,6 +43,7 @@ _POINTS = 60  # of the quadrature of a real-valued column, usually
 _AFFORDABLE = 4e12
 _UNITS = 200  # multiplications that a draw of one unit costs as much as
 _FEWEST = 1_000
+_LEAST_STEPS = 8  # half of which leave the draws that R-hat is read from
 _LEAST_CHAINS = 10  # of a ladder whose samples are compared with the chains'
 SPLITS = ("train", "validation", "test")
 
@@ -137,6 +145,7 @@ def evaluate(
     held_out: str | None = None,
     training_steps: int | None = None,
     training_rows: Iterable[Tensor] | None = None,
+    persistent: bool | None = None,
     generator: Generator | int | None = None,
     progress: Callable[[str, float], None] | None = None,
 ) -> Evaluation:
@@ -170,7 +179,7 @@ def evaluate(
         The reference machine, in place of one fitted here.
     dequantisation : str, optional
         The noise that was added to real-valued columns, in words.
-    drift_steps, held_out_margin, held_out, training_steps, training_rows
+    drift_steps, held_out_margin, held_out, training_steps, training_rows, persistent
         Of the certificate: see `gibbsian.evaluators.certify`.
     generator : torch.Generator or int
         Source of randomness, or a seed.
@@ -184,12 +193,17 @@ def evaluate(
     GibbsianError
         If a setting is impossible, or the machine has no finite log Z.
     """
-    chains = whole(chains, "The number of chains")
+    # Checked before chains run, which may take long.
+    chains = whole(chains, "The number of chains", 2)
+    temperatures = whole(temperatures, "The number of temperatures of AIS")
     check_margins(held_out_margin)
     drift_steps = whole(drift_steps, "The steps without drift", 2)
     if mixing_steps is None:
         mixing_steps = _affordable_steps(machine, chains, 2 * drift_steps)
-    mixing_steps = whole(mixing_steps, "The number of mixing steps")
+    mixing_steps = whole(mixing_steps, "The number of mixing steps", _LEAST_STEPS)
+    if ladder_steps is not None:
+        ladder_steps = whole(ladder_steps, "The number of steps of the ladder", 0)
+    check_training(training_steps)
     splits = _splits(machine, rows)
     held_out_rows(splits, held_out)  # refuses what is not there, before anything is run
     pseudo_rows = _affordable_rows(machine) if pseudo_rows is None else max(pseudo_rows, 1)
@@ -198,6 +212,7 @@ def evaluate(
     base = reference
     if base is None:
         base = fit_reference(machine, data_statistics(machine.layers[0], first.split(_CHUNK)))
+    check_ends(machine, base)
     choice = observables(first) if len(first) > 1 else None
     traces = run_chains(
         machine, chains, mixing_steps, data=first, record=RECORDED, generator=generator,
@@ -218,7 +233,8 @@ def evaluate(
         certificate = certify(
             machine, splits, traces=traces, choice=choice, held_out_margin=held_out_margin,
             held_out=held_out, drift_steps=drift_steps, training_steps=training_steps,
-            training_rows=training_rows, equilibrium=_equilibrium(z), generator=generator,
+            training_rows=training_rows, persistent=persistent, equilibrium=_equilibrium(z),
+            generator=generator,
         )  # fmt: skip
     words = tuple(_words(machine, z, mixing, certificate))
     return Evaluation(found, z, mixing, traces, _gap(machine, splits), words, certificate)

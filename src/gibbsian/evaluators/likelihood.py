@@ -96,10 +96,14 @@ def partition(
     exact = enumeration.log_z(machine, limit_bits) if small or not sampled else None
     if not sampled:
         return Partition(exact, None, {}, online=online)
+    chains = whole(chains, "The number of chains of AIS", 2)
+    temperatures = whole(temperatures, "The number of temperatures of AIS")
+    equilibrate = whole(equilibrate, "The number of steps before reverse AIS", 0)
+    if ladder_steps is not None:
+        ladder_steps = whole(ladder_steps, "The number of steps of the ladder", 0)
     generator = as_generator(generator, machine)
     base = fit_reference(machine, data) if reference is None else reference
 
-    temperatures = whole(temperatures, "The number of temperatures of AIS")
     betas = adapted(machine, base, temperatures, generator)
     forward = ais(machine, base, chains, betas, generator, _told(progress, "AIS"))
     if starts is None:
@@ -129,7 +133,7 @@ def _ladder(
     progress: StageProgress | None,
 ) -> Ladder | None:
     """Run a ladder for as long as was asked for, or as its round trips need."""
-    if steps is not None and whole(steps, "The number of steps of the ladder", 0) == 0:
+    if steps == 0:
         return None
     stage, levels = "tempering", None
     try:

@@ -97,7 +97,7 @@ def anneal(
 
 
 def _betas(temperatures: int | Sequence[float]) -> list[float]:
-    if not isinstance(temperatures, int):
+    if hasattr(temperatures, "__len__"):
         return check_levels(temperatures)
     steps = whole(temperatures, "The number of temperatures")
     return [k / steps for k in range(steps + 1)]

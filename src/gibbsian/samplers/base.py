@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from gibbsian import memory
 from gibbsian.arguments import whole
 from gibbsian.errors import DataError, GibbsianError
 from gibbsian.machine import BoltzmannMachine, Clamp, Clamps, State
@@ -17,6 +18,8 @@ from gibbsian.precision import lowered, resolve
 from gibbsian.units import base as unit
 
 STARTS = ("noise", "reference", "data")
+# Copies of a chain's state while it moves: before and after, its fields, and random numbers.
+COPIES = 4
 
 # Steps between which Ctrl-C is heard.
 _LEAP = 1000
@@ -76,6 +79,10 @@ class Sampler(ABC):
         generator: Generator | None, clamps: Clamps | None = None,
     ) -> tuple[ChainState, Info]:  # fmt: skip
         """Move every chain by one step; the state handed in is not changed."""
+
+    def footprint(self, machine: BoltzmannMachine) -> int:
+        """Return how many numbers each chain takes while it moves, as far as is known before `init`."""
+        return COPIES * sum(machine.sizes)
 
 
 @dataclass(frozen=True)
@@ -188,6 +195,40 @@ def as_rows(x: Any, what: str) -> Tensor:
         raise GibbsianError(f"{what}, not {x!r:.60}.") from None
 
 
+def as_sampler(sampler: Any, error: type[GibbsianError] = GibbsianError) -> Sampler:
+    """Return a sampler as it was given, block Gibbs for None.
+
+    Raises
+    ------
+    GibbsianError
+        Or the class of `error`, if it is a name, a class, or something else that makes no steps.
+    """
+    from gibbsian.samplers.gibbs import Gibbs
+
+    if sampler is None:
+        return Gibbs()
+    if not isinstance(sampler, Sampler):
+        raise error(
+            "The sampler must be an object such as gb.Gibbs() or gb.Tempering(rows), and "
+            f"{sampler!r:.60} is not."
+        )
+    return sampler
+
+
+def check_memory(sampler: Sampler, machine: BoltzmannMachine, chains: int, frames: int = 0) -> None:
+    """Refuse more chains of a sampler than fit into the free memory, with `frames` of them kept besides.
+
+    Raises
+    ------
+    GibbsianError
+        With both sizes.
+    """
+    # Frames are kept one by one, and stacked at the end.
+    numbers = chains * (sampler.footprint(machine) + 2 * frames * machine.sizes[0])
+    what = f"{chains:,} chains of {type(sampler).__name__}"
+    memory.check(next(machine.parameters()), numbers, what, "ask for fewer chains")
+
+
 _start = start  # `sample` has an argument called start
 
 
@@ -239,12 +280,15 @@ def sample(
         If a setting is impossible, the machine's partition function is infinite, or chains of a sampler that
         changes the machine leave all finite values.
     """
-    from gibbsian.samplers.gibbs import Gibbs
-
     steps = _check_request(machine, steps, record)
     generator = as_generator(generator, machine)
-    sampler = sampler or Gibbs()
+    sampler = as_sampler(sampler)
+    named = isinstance(start, str)
+    if named:
+        check_memory(sampler, machine, whole(n, "The number of chains"), len(record))
     begin = _start(machine, n, start, generator, data)
+    if not named:
+        check_memory(sampler, machine, len(begin), len(record))
     clamps = _clamps(machine, clamp, len(begin))
     walker = lowered(machine, resolve(precision, begin.device))
     with torch.no_grad():

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from gibbsian.arguments import number, whole
+from gibbsian.arguments import number, switch, whole
 from gibbsian.errors import DataError, GibbsianError
 from gibbsian.machine import BoltzmannMachine, Clamp, Clamps
 from gibbsian.samplers.base import ChainState, Info, Sampler
@@ -70,8 +70,10 @@ class Langevin(Sampler):
             raise GibbsianError(f"The size of Langevin moves must be positive, not {size!r}.")
         if hidden not in ("summed", "sampled"):
             raise GibbsianError(f"Hidden layers are summed or sampled, not {hidden!r}.")
-        self.size, self.adjusted, self.hidden = float(size), adjusted, hidden
-        self.moves, self.scaled = whole(moves, "The number of Langevin moves a step"), scaled
+        self.size, self.hidden = float(size), hidden
+        self.adjusted = switch(adjusted, "Whether Langevin moves are adjusted")
+        self.scaled = switch(scaled, "Whether Langevin moves are scaled")
+        self.moves = whole(moves, "The number of Langevin moves a step")
 
     def init(
         self, machine: BoltzmannMachine, visible: Float[Tensor, "chains n"],

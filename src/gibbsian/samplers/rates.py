@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from gibbsian.arguments import number
+from gibbsian.arguments import number, switch
 from gibbsian.errors import GibbsianError
 from gibbsian.machine import BoltzmannMachine, Clamp, Clamps, State
 from gibbsian.samplers.base import ChainState, Info, Sampler, as_rows
@@ -16,6 +16,9 @@ from gibbsian.units import base as unit
 
 # Clamped Gibbs sweeps for the data's statistics in a machine with more than one hidden layer.
 _SWEEPS = 10
+# Copies of a chain's fast couplings while they move: before and after, decayed, the products of its states,
+# their distance from the data's, and the state that a caller may hold.
+_FAST = 6
 
 
 class RatesFPCD(Sampler):
@@ -75,7 +78,7 @@ class RatesFPCD(Sampler):
             raise GibbsianError(f"The decay of fast weights lies in [0, 1), not {decay!r}.")
         self.data = as_rows(data, "Rates-FPCD takes rows of data that drive its chains")
         self.rate, self.decay = float(rate), float(decay)
-        self.shared = shared
+        self.shared = switch(shared, "Whether fast weights are shared")
 
     @torch.no_grad()
     def init(
@@ -111,6 +114,11 @@ class RatesFPCD(Sampler):
             gap = extra[f"rates.{k}"] - now
             extra[f"fast.{k}"] = torch.add(self.decay * extra[f"fast.{k}"], gap, alpha=self.rate)
         return ChainState(tuple(layers), extra), Info(fields)
+
+    def footprint(self, machine: BoltzmannMachine) -> int:
+        """Count fast couplings of each chain's own as well."""
+        own = 0 if self.shared else sum(c.weight.numel() for c in machine.joints)
+        return super().footprint(machine) + _FAST * own
 
     def _push(
         self, machine: BoltzmannMachine, layers: list[Tensor], extra: dict[str, Tensor], i: int

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from gibbsian import memory
 from gibbsian.arguments import whole
 from gibbsian.errors import GibbsianError
 from gibbsian.machine import BoltzmannMachine, Clamps
@@ -64,6 +65,11 @@ class ReplicaExchange(Sampler):
         chains = len(visible)
         top = Gibbs().init(machine, visible, generator, clamps).layers
         levels, kept = self.first(machine, generator)
+        memory.check(
+            visible, chains * levels.size * self.footprint(machine),
+            f"{chains:,} chains at {levels.size} levels of tempering",
+            "ask for fewer chains or levels",
+        )  # fmt: skip
         with torch.no_grad():
             below = levels.climb(chains, generator, clamps, self.sweeps)
         lower = {f"lower_{i}": torch.cat([s[i] for s in below]) for i in range(len(top))}

@@ -72,6 +72,10 @@ class TemperedTransitions(Sampler):
         self.levels, self.betas = levels_or_number(levels, "tempered transitions")
         self._origin = Origin(reference, "tempered transitions")
 
+    def footprint(self, machine: BoltzmannMachine) -> int:
+        """Count the proposal, which walks beside its chain."""
+        return 2 * super().footprint(machine)
+
     def init(
         self, machine: BoltzmannMachine, visible: Float[Tensor, "chains n"],
         generator: Generator | None, clamps: Clamps | None = None,
