@@ -13,6 +13,7 @@ from evaluator_machines import MACHINES, exact_samples
 from torch import Tensor
 
 import gibbsian as gb
+from gibbsian import recipes
 from gibbsian.assessment import assess
 from gibbsian.errors import DataError, GibbsianError
 from gibbsian.evaluators import (
@@ -343,6 +344,50 @@ def test_digits_earn_it(digits):
         found, held_out_margin=0.25, mixing_steps=6_000, temperatures=1_000, **options
     )
     assert verdict.status == "good", [f.text for f in verdict.findings]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["gaussian", "relu"])
+def test_real_valued_machines_earn_it_on_rows_of_another(kind):
+    """At the default margin, since as many rows can be drawn as that takes."""
+    make = {"gaussian": gb.gaussian_rbm, "relu": gb.relu_rbm}[kind]
+    teacher = make(10, 4)
+    with torch.no_grad():
+        weight = torch.randn(10, 4, generator=torch.Generator().manual_seed(0))
+        if kind == "gaussian":
+            teacher.joints[0].weight.copy_(weight)
+            teacher.layers[1].bias.copy_(-0.5 * weight.square().sum(dim=0))
+        else:
+            teacher.joints[0].weight.copy_(0.25 * weight)
+    rows = gb.sample(teacher, 40_000, 200, generator=1).samples
+    data = gb.data.load(rows, transform="identity", validation=0, test=20_000)
+
+    def certificate(updates: int):
+        found = gb.train(
+            make(10, 8), data, gb.PCD(chains=200), updates=updates, lr=0.05, seed=0,
+            progress=False,
+        )  # fmt: skip
+        return gb.certify(found, rows=None, chains=300, steps=4_000, drift_steps=2_000)
+
+    good = certificate(12_000)
+    assert good.granted, good.words
+    assert not certificate(100).granted
+
+
+@pytest.mark.slow
+def test_grey_digits_earn_it():
+    """By the recipe with a noise of 0.8, under which chains cross; at ±0.25, as bits of the digits do."""
+    recipe = recipes.find("gaussian-rbm")
+    data = recipes.load_data(
+        recipe, "digits", validation=0, test=0.5, transform=["standardise-global", "dequantise:0.8"]
+    )
+    units = recipes.visible_units(data.layout, data.transform.noise)
+    found = gb.train(
+        recipe.build(units, 100), data, gb.PCD(**recipe.method), updates=5_000, seed=0,
+        progress=False, **recipes.settings(recipe, {}),
+    )  # fmt: skip
+    good = gb.certify(found, held_out_margin=0.25, chains=150, steps=6_000, drift_steps=3_000)
+    assert good.granted, good.words
 
 
 @pytest.mark.slow
