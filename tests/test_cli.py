@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -167,6 +168,21 @@ def test_the_options_of_a_sampler_reach_the_run(grey) -> None:
     works("train", "digits", *SMALL, "--config", "o.toml", "--out", "run")
     method = runs.open_run("run").config["method"]
     assert method["sampler_options"] == {"std": 0.1, "steps": 20}
+
+
+def test_names_and_options_of_samplers_are_those_of_the_library() -> None:
+    """The command line lists them without PyTorch, so that help comes at once."""
+    from gibbsian.cli import configuration, options, sample
+    from gibbsian.estimators import named
+    from gibbsian.samplers import options as library
+
+    assert configuration._SAMPLERS == named.NAMES
+    assert {*library._MADE, "annealed"} == set(sample._SAMPLERS)
+    for name in library._MADE:
+        with pytest.raises(gb.GibbsianError) as known:
+            library.check(name, {"x": 1})
+        for key in re.findall(r"(\w+) \(", str(known.value)):
+            assert re.search(rf"\b{key}\b", options.SAMPLER_OPTIONS)
 
 
 def test_epochs_are_passes_over_the_data() -> None:
