@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -37,6 +38,15 @@ def run(tmp_path_factory) -> Path:
     """A small run on digits, with all of its checkpoints."""
     folder = tmp_path_factory.mktemp("runs") / "digits"
     works("train", "digits", *FIXED, "--out", folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def grey(tmp_path_factory) -> Path:
+    """A run on real values, by unadjusted Langevin moves."""
+    folder = tmp_path_factory.mktemp("runs") / "grey"
+    options = "--sampler gibbs-langevin --sampler-option size=0.05 --sampler-option moves=2"
+    works("train", "digits", "--model", "gaussian-rbm", *SMALL, *options.split(), "--out", folder)
     return folder
 
 
@@ -148,6 +158,31 @@ def test_all_options_reach_the_run(tmp_path) -> None:
     assert {k: training[k] for k in wanted} == wanted
     assert runs.open_run("run").checkpoints == [0, 10, 20, 30]
     assert [r["step"] for r in records(Path("run"))] == [6, 12, 18, 24, 30]
+
+
+def test_the_options_of_a_sampler_reach_the_run(grey) -> None:
+    method = runs.open_run(grey).config["method"]
+    assert method["sampler"] == "gibbs-langevin"
+    assert method["sampler_options"] == {"size": 0.05, "moves": 2}
+    Path("o.toml").write_text('sampler = "driven"\n[sampler-option]\nstd = 0.1\nsteps = 20\n')
+    works("train", "digits", *SMALL, "--config", "o.toml", "--out", "run")
+    method = runs.open_run("run").config["method"]
+    assert method["sampler_options"] == {"std": 0.1, "steps": 20}
+
+
+def test_names_and_options_of_samplers_are_those_of_the_library() -> None:
+    """The command line lists them without PyTorch, so that help comes at once."""
+    from gibbsian.cli import configuration, options, sample
+    from gibbsian.estimators import named
+    from gibbsian.samplers import options as library
+
+    assert configuration._SAMPLERS == named.NAMES
+    assert {*library._MADE, "annealed"} == set(sample._SAMPLERS)
+    for name in library._MADE:
+        with pytest.raises(gb.GibbsianError) as known:
+            library.check(name, {"x": 1})
+        for key in re.findall(r"(\w+) \(", str(known.value)):
+            assert re.search(rf"\b{key}\b", options.SAMPLER_OPTIONS)
 
 
 def test_epochs_are_passes_over_the_data() -> None:
@@ -323,6 +358,10 @@ def test_samples_are_states_and_means_are_not(run) -> None:
         (("--sampler", "annealed"), "annealed over 4 temperatures"),
         (("--sampler", "transitions", "--levels", 3), "after 4 steps from noise"),
         (("--sampler", "driven"), "after 4 steps from noise"),
+        (
+            ("--sampler", "rates", "--sampler-option", "statistics=sampled"),
+            "after 4 steps from noise",
+        ),
     ],
 )
 def test_other_samplers_by_name(run, words, told) -> None:
@@ -333,6 +372,32 @@ def test_other_samplers_by_name(run, words, told) -> None:
     assert set(np.unique(arrays["samples"])) == {0, 1}
     works("sample", run, "-n", 7, "--steps", 4, *words)
     assert (np.load("samples.npz")["samples"] == arrays["samples"]).all()
+
+
+KERNELS = {
+    "driven std=0": lambda run: gb.Driven(0, steps=4),
+    "driven steps=0": lambda run: gb.Gibbs(),
+    "tempering sweeps=3": lambda run: gb.Tempering(run.reference, 3, sweeps=3),
+    "transitions sweeps=3": lambda run: gb.TemperedTransitions(run.reference, 3, sweeps=3),
+    "langevin size=0.3": lambda run: gb.Langevin(0.3),
+    "langevin adjusted=false": lambda run: gb.Langevin(adjusted=False),
+    "gibbs-langevin moves=4": lambda run: gb.Langevin(adjusted=False, hidden="sampled", moves=4),
+}
+
+
+@pytest.mark.parametrize("words", KERNELS)
+def test_an_option_of_a_sampler_is_an_argument_of_its_class(words, run, request) -> None:
+    sampler, option = words.split()
+    if "langevin" in sampler:
+        run = request.getfixturevalue("grey")
+    levels = ("--levels", 3) if sampler in ("tempering", "transitions") else ()
+    options = ("--sampler", sampler, "--sampler-option", option, *levels)
+    works("sample", run, "-n", 7, "--steps", 5, *options)
+    found, trained = np.load("samples.npz")["samples"], gb.load(run)
+    drawn = gb.sample(trained.machine, 7, 5, generator=0, sampler=KERNELS[words](trained))
+    assert np.array_equal(found, drawn.samples.numpy())
+    works("sample", run, "-n", 7, "--steps", 5, *options[:2], *levels)
+    assert not np.array_equal(found, np.load("samples.npz")["samples"])
 
 
 def test_ladders_that_nothing_has_climbed_are_told(run) -> None:

@@ -49,6 +49,7 @@ def made(tmp_path_factory) -> Path:
     (folder / "text.toml").write_text('lr = "fast"')
     (folder / "half.toml").write_text("hidden = 2.5")
     (folder / "list.toml").write_text("optimizer-option = [3]")
+    (folder / "drive.toml").write_text('sampler = "driven"\n[sampler-option]\nstdd = 0.1')
     (folder / "both.toml").write_text("epochs = 1\nupdates = 2")
     works("train", "digits", *SMALL, "--out", folder / "run")
     works("train", folder / "bits.npy", "--hidden", 2, "--updates", 5, "--out", folder / "plain")
@@ -122,7 +123,16 @@ digits --method cd --witnesses 3                        | use --method jarzynski
 digits --method pcd --acceptance 0.3                    | use --method ptt
 digits --method fpcd --sampler tempering                | use --method pcd
 digits --sampler langevin                               | Gaussian units throughout
-digits --sampler temper                                 | langevin, rates, not 'temper'
+digits --sampler temper                                 | gibbs-langevin, rates, not 'temper'
+digits --sampler gibbs-langevin                         | Gaussian units throughout
+digits --sampler-option size=1                          | gibbs takes no options; leave size out
+digits --method fpcd --sampler-option size=1            | leave --sampler-option out or use --method pcd
+digits --sampler langevin --sampler-option size         | pairs such as size=0.05, not 'size'
+digits --sampler driven --sampler-option stdd=1         | std (a number), momentum (a number), steps
+digits --sampler driven --sampler-option std=wide       | not std='wide'
+digits --sampler driven --sampler-option std=3          | lies from 0 to 1, not at 3
+digits --sampler rates --sampler-option shared=1        | shared (true or false)
+digits --sampler tempering --sampler-option sweeps=1.5  | sweeps (a whole number), not sweeps=1.5
 digits --sampler trajectory                             | --method ptt trains along one
 digits --sampler driven --levels 4                      | --levels counts
 digits --levels 4                                       | add --sampler tempering
@@ -170,6 +180,7 @@ digits --config odd.toml                                | unknown option 'rate'
 digits --config text.toml                               | must be a number
 digits --config half.toml                               | hidden = 2.5
 digits --config list.toml                               | optimizer_option
+digits --config drive.toml                              | steps (a whole number), not stdd
 digits --config bits.npy                                | no valid TOML
 digits --config run/config.toml                         | no options but --out
 """
@@ -220,7 +231,15 @@ sample run --checkpoint 7                               | steps there are
 sample run --checkpoint first                           | 'latest'
 sample run --checkpoint -4                              | 'latest'
 sample run --start nois                                 | noise, reference, data, test
-sample run --sampler temper                             | langevin, rates, not 'temper'
+sample run --sampler temper                             | gibbs-langevin, rates, not 'temper'
+sample run --sampler-option size=1                      | gibbs takes no options; leave size out
+sample run --sampler annealed --sampler-option n=1      | annealed takes no options
+sample run --sampler langevin --sampler-option siez=1   | size (a number), adjusted (true or false)
+sample run --sampler driven --sampler-option std=x      | not std='x'
+sample run --sampler driven --sampler-option std        | pairs such as size=0.05, not 'std'
+sample run --sampler driven --sampler-option std=3      | lies from 0 to 1, not at 3
+sample run --sampler rates --sampler-option statistics=bits | 'rates' or 'sampled', not 'bits'
+sample run --sampler gibbs-langevin                     | Gaussian
 sample run --sampler tempering --levels 1               | --levels
 sample run --sampler trajectory                         | holds no trajectory
 sample run --sampler langevin                           | Gaussian
@@ -246,7 +265,9 @@ evaluate run --chains 1                                 | --chains
 evaluate run --chains 900000000000                      | lower --chains
 evaluate run --temperatures 0                           | --temperatures
 evaluate run --mixing-steps 2                           | --mixing-steps
-evaluate run --sampler langevin                         | gibbs or tempering
+evaluate run --sampler langevin                         | gibbs, tempering, trajectory, transitions here
+evaluate run --sampler trajectory                       | holds no trajectory; train with --save-trajectory
+report run --sampler trajectory --out new               | holds no trajectory; train with --save-trajectory
 evaluate run --held-out-margin 2                        | --held-out-margin
 evaluate run --held-out train                           | are test or validation rows, not 'train'
 report run --held-out train                             | are test or validation rows, not 'train'

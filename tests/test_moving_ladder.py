@@ -1,7 +1,10 @@
 """Samplers within PCD by name: ladders and statistics that follow the machine, and runs with them."""
 
+import tomllib
+
 import numpy as np
 import pytest
+import tomli_w
 import torch
 from command_line import call
 from torch import Generator
@@ -106,6 +109,33 @@ def test_it_comes_back_from_its_configuration():
         assert from_spec(PCD(sampler=name).config).config["sampler"] == name
 
 
+MADE = {
+    "tempering": ({"sweeps": 3}, lambda made: made.inner),
+    "transitions": ({"sweeps": 3}, lambda made: made.inner),
+    "driven": ({"std": 0.3, "momentum": 0.5, "steps": 70}, lambda made: made),
+    "langevin": ({"size": 0.3, "adjusted": False, "hidden": "sampled", "moves": 2, "scaled": False},
+                 lambda made: made),
+    "gibbs-langevin": ({"size": np.float32(0.25), "moves": np.int64(3)}, lambda made: made),
+    "rates": ({"rate": 0.02, "decay": 0.8, "shared": True, "statistics": "sampled"},
+              lambda made: made.inner),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_options_reach_the_sampler_and_come_back_from_a_file(name):
+    options, inner = MADE[name]
+    method = PCD(chains=5, sampler=name, sampler_options=options)
+    spec = tomllib.loads(tomli_w.dumps(method.config))
+    for found in (method, from_spec(spec)):
+        found.init(gb.gaussian_rbm(6, 4), _rows(), None)
+        made = inner(found.sampler)
+        assert {k: getattr(made, k) for k in options} == options
+    assert spec == method.config and spec["sampler_options"] == options
+    if name == "gibbs-langevin":
+        assert made.hidden == "sampled" and made.adjusted is False
+    assert "sampler_options" not in PCD(sampler=name).config
+
+
 def _reached(name: str | None, seed: int) -> float:
     """Train on two far clusters, of 80 and 20 %, and return the exact log-likelihood."""
     generator = Generator().manual_seed(seed)
@@ -125,19 +155,24 @@ def _reached(name: str | None, seed: int) -> float:
 @pytest.mark.parametrize("name", NAMES)
 def test_each_trains_by_its_name(name):
     """Gibbs reaches −1.86 nats, and independent units have −3.29."""
-    if name == "langevin":
+    if "langevin" in name:
         with pytest.raises(GibbsianError, match="Gaussian units throughout"):
             _reached(name, 0)
         return
     assert _reached(name, 0) > -2.5
 
 
-def test_langevin_moves_train_gaussian_units():
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("langevin", {}), ("langevin", {"size": 0.3, "moves": 2}), ("gibbs-langevin", {})],
+)
+def test_langevin_moves_train_gaussian_units(name, options):
     generator = Generator().manual_seed(0)
     rows = 2.0 + 0.5 * torch.randn(500, 3, generator=generator)
     machine = gb.gaussian_rbm(3, 2)
     data = gb.data.load(rows.numpy(), validation=0, test=0, transform="identity")
-    gb.train(machine, data, PCD(sampler="langevin"), updates=200, lr=0.02, progress=False)
+    method = PCD(sampler=name, sampler_options=options)
+    gb.train(machine, data, method, updates=200, lr=0.02, progress=False)
     drawn = gb.sample(machine, 2000, 50, generator=1).samples
     assert float((drawn.mean(0) - rows.mean(0)).abs().max()) < 0.15
     assert float((drawn.std(0) / rows.std(0) - 1).abs().max()) < 0.25
@@ -152,6 +187,15 @@ def test_langevin_moves_train_gaussian_units():
     ({"sampler": "transitions", "levels": 1}, "at least 2"),
     ({"sampler": "trajectory"}, "the method ptt"),
     ({"sampler": "rates", "chains": 10**9}, "fast weights of 1,000,000,000 chains"),
+    ({"sampler_options": {"size": 1.0}}, "gibbs takes no options; leave size out"),
+    ({"sampler": "langevin", "sampler_options": 0.05}, "must be a table"),
+    ({"sampler": "langevin", "sampler_options": {"siez": 1.0}}, r"options size \(a number\), .*siez=1.0"),
+    ({"sampler": "langevin", "sampler_options": {"moves": 2.5}}, r"moves \(a whole number\).*moves=2.5"),
+    ({"sampler": "langevin", "sampler_options": {"moves": True}}, "not moves=True"),
+    ({"sampler": "gibbs-langevin", "sampler_options": {"scaled": 1}}, r"\(true or false\), not scaled=1"),
+    ({"sampler": "rates", "sampler_options": {"data": 3}}, r"statistics \(a text\), not data=3"),
+    ({"sampler": "tempering", "sampler_options": {"levels": 3}}, r"sweeps \(a whole number\), not levels"),
+    ({"sampler": gb.Gibbs(), "sampler_options": {"size": 1.0}}, "when it is made"),
 ])  # fmt: skip
 def test_impossible_settings_are_refused(settings, message):
     with pytest.raises(TrainingError, match=message):
@@ -161,8 +205,9 @@ def test_impossible_settings_are_refused(settings, message):
 OPTIONS = {
     "pcd": "--chains 7 --steps 2 --refresh 0.1 --sampler tempering --levels 3",
     "pcd transitions": "--chains 7 --sampler transitions --levels 4",
-    "pcd driven": "--chains 7 --sampler driven",
+    "pcd driven": "--chains 7 --sampler driven --sampler-option std=0.3 --sampler-option steps=20",
     "pcd rates": "--chains 7 --steps 2 --sampler rates",
+    "pcd fast weights": "--chains 7 --sampler rates --sampler-option statistics=sampled",
     "jarzynski": "--chains 7 --steps 2 --witnesses 5",
     "ptt": "--chains 7 --steps 2 --reservoir 4 --acceptance 0.4",
 }
@@ -178,9 +223,12 @@ def test_options_of_a_method_reach_its_run_which_resumes_exactly(name, tmp_path,
     )  # fmt: skip
     assert found.code == 0, found.err
     words = OPTIONS[name].split()
-    asked = {k[2:].replace("-", "_"): v for k, v in zip(words[::2], words[1::2], strict=True)}
+    given = [(k[2:], v) for k, v in zip(words[::2], words[1::2], strict=True)]
+    asked = {k: v for k, v in given if k != "sampler-option"}
     method = runs.open_run(tmp_path / "run").config["method"]
     assert {k: str(method[k]) for k in asked} == asked and method["kind"] == name.split()[0]
+    kept = [f"{k}={v}" for k, v in method.get("sampler_options", {}).items()]
+    assert kept == [v for k, v in given if k == "sampler-option"]
     whole = runs.open_run(tmp_path / "run").checkpoint().tree
     found = call("train", "--resume", "--out", tmp_path / "run", "--checkpoint", 12)
     assert found.code == 0, found.err

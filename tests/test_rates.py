@@ -36,6 +36,43 @@ def test_contract_and_gibbs_at_rate_zero(name, shared):
 
 
 @pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("name", MACHINES)
+def test_sampled_statistics_keep_the_contract_and_are_gibbs_at_rate_zero(name, shared):
+    machine = MACHINES[name]()
+    how = {"shared": shared, "statistics": "sampled"}
+    testing.check_contract(RatesFPCD(_rows(machine), 0.1, **how), machine)
+    if name in ("bernoulli", "deep"):
+        sampler = RatesFPCD(_rows(machine), 0.0, **how)
+        testing.check_distribution(sampler, machine, chains=2000, steps=12)
+
+
+class Still(RatesFPCD):
+    """Draws the same row of the data over and over."""
+
+    def _rows(self, machine, generator, count=None):
+        rows = super()._rows(machine, generator)
+        return rows if count is None else rows[:1].expand(count, -1)
+
+
+@pytest.mark.parametrize("kind", [RatesFPCD, Still])
+@pytest.mark.parametrize("name", ["bernoulli", "softmax-spin", "deep"])
+def test_sampled_statistics_are_the_rates_in_the_mean(name, kind, generator):
+    """Of 20,000 draws, within four standard errors and what ten sweeps leave of a deep machine."""
+    machine = MACHINES[name]()
+    rows, visible = _rows(machine, 400), _rows(machine, 20_000)
+    rates = RatesFPCD(rows).init(machine, visible[:1], generator).extra
+    sampler = kind(rows, statistics="sampled")
+    assert not [k for k in sampler.init(machine, visible[:1], generator).extra if "rates" in k]
+    worst = 0.0
+    for k, t in sampler._wanted(machine, {}, 20_000, generator).items():
+        noise = t.std(dim=0) / 20_000**0.5 + 1e-3
+        off = (t.mean(dim=0) - rates[f"rates.{k}"]).abs()
+        # In a deep machine the rates themselves are of one draw of its hidden layers for each row.
+        worst = max(worst, float((off / (noise * (8 if name == "deep" else 1))).max()))
+    assert worst < 4 if kind is RatesFPCD else worst > 4
+
+
+@pytest.mark.parametrize("shared", [False, True])
 def test_fast_weights_by_hand(shared, generator):
     """Each chain against a machine of its own, with θ + θ_F written into its parameters."""
     machine = pair("softmax", "spin")
@@ -103,6 +140,7 @@ def test_it_reaches_modes_that_gibbs_does_not():
     _, rows = _modes()
     assert _upper(Gibbs()) > 0.75
     assert 0.2 < _upper(RatesFPCD(rows, rate=0.1)) < 0.8
+    assert 0.2 < _upper(RatesFPCD(rows, rate=0.1, statistics="sampled")) < 0.8
 
 
 def _distance(rate: float, steps: int = 40, chains: int = 4000) -> tuple[float, float]:
@@ -168,6 +206,7 @@ def test_impossible_settings():
         ({"rate": -1.0}, "0 or positive"),
         ({"rate": float("inf")}, "finite number"),
         ({"decay": 1.0}, r"\[0, 1\)"),
+        ({"statistics": "bits"}, "'rates' or 'sampled', not 'bits'"),
     ):
         with pytest.raises(GibbsianError, match=says):
             RatesFPCD(rows, **settings)

@@ -120,6 +120,12 @@ class Streamed:
 FEATURES = {
     "early stopping that waits": {"patience": 50, "tolerance": 1e9},
     "refresh": {"method": gb.PCD(chains=9, refresh=0.2)},
+    "options of a sampler": {
+        "method": gb.PCD(chains=9, sampler="driven", sampler_options={"steps": 40})
+    },
+    "fast weights of sampled rows": {
+        "method": gb.PCD(chains=9, sampler="rates", sampler_options={"statistics": "sampled"})
+    },
     "cd": {"method": gb.CD(steps=2)},
     "average and offsets": {"average": 0.95, "offset_rate": 0.1},
     "no centring": {"center": False, "l1": 0.001, "l2": {"connections.*": 0.01}},

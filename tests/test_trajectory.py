@@ -1,6 +1,7 @@
 """Trajectory tempering against the listed distribution at every level; and trajectories on disk."""
 
 import errno
+import importlib
 import os
 import shutil
 
@@ -298,6 +299,27 @@ def test_a_run_resumes_with_its_trajectory(tmp_path, whole_run):
     assert again.updates == whole.updates
 
 
+@pytest.mark.parametrize("sampler", ["trajectory", "transitions"])
+def test_the_command_line_certifies_along_it(sampler, tmp_path, monkeypatch):
+    """The compared chains are those of the sampler that was named."""
+    module = importlib.import_module("gibbsian.evaluators.evaluate")
+    seen, real = [], module.run_chains
+
+    def watched(*args, **kwargs):
+        seen.append(type(kwargs["sampler"]).__name__)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(module, "run_chains", watched)
+    options = ["bars-and-stripes", "--hidden", 5, "--updates", 40, "--log-every", 40, "-q"]
+    assert not call("train", *options, "--out", tmp_path / "run", "--save-trajectory").code
+    quick = ["--temperatures", 10, "--chains", 10, "--mixing-steps", 40, "--ladder-steps", 10]
+    for command in ("evaluate", "report"):
+        found = call(command, tmp_path / "run", "--sampler", sampler, *quick)
+        assert not found.code and "Certificate" in found.out
+    kind = {"trajectory": "TrajectoryTempering", "transitions": "TemperedTransitions"}[sampler]
+    assert seen == [kind] * 2
+
+
 def test_the_command_line_samples_along_it(tmp_path):
     options = ["bars-and-stripes", "--hidden", 5, "--updates", 40, "--log-every", 40, "-q"]
     run, out = tmp_path / "run", tmp_path / "x.npz"
@@ -307,6 +329,8 @@ def test_the_command_line_samples_along_it(tmp_path):
     assert not call("train", *options, "--out", tmp_path / "b").code
     refused = call("sample", tmp_path / "b", "--sampler", "trajectory", "--out", out)
     assert "holds no trajectory" in refused.sentence
+    more = ["--sampler", "trajectory", "--sampler-option", "sweeps=2"]
+    assert not call("sample", run, "-n", 5, "--steps", 3, *more, "--out", out).code
     both = call("train", *options, "--out", tmp_path / "c", "--trajectory-limit", 5)
     assert "give both" in both.sentence
 

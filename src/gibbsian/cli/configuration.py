@@ -15,17 +15,20 @@ _PAIRS = (dict, list)
 _METHOD = {
     "steps": (int,), "chains": (int,), "refresh": _NUMBER, "fast_lr": _NUMBER, "witnesses": (int,),
     "reservoir": (int,), "acceptance": _NUMBER, "sampler": _WORD, "levels": (int,),
+    "sampler_option": _PAIRS,
 }  # fmt: skip
 # The options that each method takes.
 _TAKES = {
     "cd": ("steps",),
-    "pcd": ("steps", "chains", "refresh", "sampler", "levels"),
+    "pcd": ("steps", "chains", "refresh", "sampler", "levels", "sampler_option"),
     "fpcd": ("steps", "chains", "fast_lr"),
     "jarzynski": ("steps", "chains", "witnesses"),
     "ptt": ("steps", "chains", "reservoir", "acceptance"),
 }
 # Those of `gibbsian.estimators.named`, which needs PyTorch.
-_SAMPLERS = ("gibbs", "tempering", "transitions", "driven", "langevin", "rates")
+_SAMPLERS = (
+    "gibbs", "tempering", "transitions", "driven", "langevin", "gibbs-langevin", "rates",
+)  # fmt: skip
 _LOAD = {
     "classes": (str, int, list), "limit": (int,), "transform": (str, list), "key": _WORD,
     "labels": (str, bool), "validation": (str, int, float), "test": (str, int, float), "data_dir": _WORD,
@@ -72,6 +75,8 @@ def merged(path: Path | None, given: Mapping[str, Any], source: str | None) -> d
     kind = str(table.get("method", "pcd")).lower()
     method = {k: table[k] for k in _METHOD if k in table}
     _check_method(kind, method)
+    if "sampler_option" in method:
+        method["sampler_options"] = _pairs(method.pop("sampler_option"), "sampler")
     return {
         "data": table["data"],
         "model": table.get("model", "rbm"),
@@ -148,7 +153,7 @@ def _settings(table: Mapping[str, Any]) -> dict[str, Any]:
     for kind in ("optimizer", "schedule"):
         value = table.get(f"{kind}_option")
         if value:
-            pairs = value if isinstance(value, dict) else opt.table(value, f"--{kind}-option")
+            pairs = _pairs(value, kind)
             if kind == "schedule":
                 _check_numbers(pairs)
             settings[f"{kind}_options"] = pairs
@@ -158,6 +163,12 @@ def _settings(table: Mapping[str, Any]) -> dict[str, Any]:
         if name in table
     }
     return settings | ({"biases": biases} if biases else {})
+
+
+def _pairs(value: Any, kind: str) -> Any:
+    """Read the command line's pairs of a setting's options; a file's table is one already."""
+    example = "size=0.05" if kind == "sampler" else "momentum=0.9"
+    return value if isinstance(value, dict) else opt.table(value, f"--{kind}-option", example)
 
 
 def _check_numbers(pairs: Mapping[str, Any]) -> None:

@@ -182,7 +182,7 @@ def check_sampling(
     if asked != ("gibbs", None, "latest", "fp32", "cpu"):
         raise GibbsianError(
             "A deep belief network is sampled on the CPU by block Gibbs in its top machine, from its newest "
-            "state; leave --sampler, --levels, --checkpoint, --precision and --device out."
+            "state; leave --sampler and its options, --levels, --checkpoint, --precision and --device out."
         )
 
 

@@ -26,7 +26,9 @@ gibbsian evaluate runs/digits
 
 gibbsian evaluate runs/digits --temperatures 20000 --chains 200 --json
 
-gibbsian evaluate runs/digits --sampler tempering --held-out-margin 0.25"""
+gibbsian evaluate runs/digits --sampler tempering --held-out-margin 0.25
+
+gibbsian evaluate runs/digits --sampler trajectory"""
 
 Chains = Annotated[int, typer.Option(help="Chains of each kind.", min=2)]
 Temperatures = Annotated[int, typer.Option(help="Temperatures of AIS.", min=1)]
@@ -44,7 +46,12 @@ LadderSteps = Annotated[
     ),
 ]  # fmt: skip
 Kernel = Annotated[
-    str, typer.Option("--sampler", help="Of the compared chains: gibbs or tempering.")
+    str,
+    typer.Option(
+        "--sampler",
+        help="Of the compared chains: gibbs, tempering, trajectory (of a run trained with --save-trajectory) "
+        "or transitions.",
+    ),
 ]
 HeldOutMargin = Annotated[
     float,
@@ -124,7 +131,7 @@ def command(
     with progress_bar(quiet) as progress:
         found, verdict = assess(
             trained, chains=chains, temperatures=temperatures, mixing_steps=mixing_steps,
-            ladder_steps=ladder_steps, sampler=kernel(trained, sampler),
+            ladder_steps=ladder_steps, sampler=kernel(trained, sampler, seed),
             held_out_margin=held_out_margin, held_out=held_out, rows=rows, seed=seed, progress=progress,
         )  # fmt: skip
     if as_json:
@@ -136,13 +143,18 @@ def command(
     tell_certificate(found.certificate)
 
 
-def kernel(trained: "Trained", name: str) -> "Sampler | None":
+def kernel(trained: "Trained", name: str, seed: int) -> "Sampler | None":
     """Return the sampler of this name; None for block Gibbs."""
-    from gibbsian.samplers import Tempering
+    from gibbsian.samplers import TemperedTransitions, Tempering, TrajectoryTempering
 
-    kernels = {"gibbs": lambda: None, "tempering": lambda: Tempering(trained.reference)}
+    kernels = {
+        "gibbs": lambda: None,
+        "tempering": lambda: Tempering(trained.reference),
+        "trajectory": lambda: TrajectoryTempering(opt.trajectory(trained, seed)),
+        "transitions": lambda: TemperedTransitions(trained.reference),
+    }
     if name not in kernels:
-        raise GibbsianError(f"--sampler takes {' or '.join(kernels)} here, not {name!r}.")
+        raise GibbsianError(f"--sampler takes {', '.join(kernels)} here, not {name!r}.")
     return kernels[name]()
 
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from gibbsian.data import Dataset
     from gibbsian.data.dataset import Split
     from gibbsian.machine import BoltzmannMachine
+    from gibbsian.trained import Trained
+    from gibbsian.trajectory import Trajectory
 
 _SEEDS = 2**31
 _SPLITS = ("train", "validation", "test")
@@ -36,6 +38,11 @@ CheckpointName = Annotated[
 ]
 Seed = Annotated[int, typer.Option(help="Seed of all randomness.", callback=_check_seed)]
 Device = Annotated[str, typer.Option(help="cpu, cuda, mps, …")]
+# What `--sampler-option` takes, in help.
+SAMPLER_OPTIONS = (
+    "langevin, gibbs-langevin: size, adjusted, hidden, moves, scaled; driven: std, momentum, steps; rates: "
+    "rate, decay, shared, statistics; samplers on a ladder: sweeps."
+)
 Precision = Annotated[str, typer.Option(help="Of the chains' products: fp32, bf16 or auto.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress bar.")]
 
@@ -56,6 +63,19 @@ def rows_of(data: "Dataset", split: str, option: str) -> "Split":
             f"This run keeps no {split} rows; take others with {option}, or train with --{split} 0.1."
         )
     return found
+
+
+def trajectory(trained: "Trained", seed: int) -> "Trajectory":
+    """Return a run's trajectory up to its machine, its levels placed for swaps of equal acceptance.
+
+    Raises
+    ------
+    GibbsianError
+        If the run kept none.
+    """
+    from gibbsian import trajectory as kept
+
+    return kept.load(trained, trained.step).to(trained.machine).refined(generator=seed)
 
 
 def check_memory(machine: "BoltzmannMachine", chains: int, option: str, frames: int = 0) -> None:
@@ -177,7 +197,7 @@ def amount(text: str) -> float | int | str:
     return text
 
 
-def table(text: list[str], option: str) -> dict[str, object]:
+def table(text: list[str], option: str, example: str = "momentum=0.9") -> dict[str, object]:
     """Read ``key=value`` pairs; values are numbers, true, false, or words.
 
     Raises
@@ -189,7 +209,7 @@ def table(text: list[str], option: str) -> dict[str, object]:
     for pair in text:
         key, equals, value = pair.partition("=")
         if not equals or not key:
-            raise GibbsianError(f"{option} takes pairs such as momentum=0.9, not {pair!r}.")
+            raise GibbsianError(f"{option} takes pairs such as {example}, not {pair!r}.")
         out[key] = _value(value)
     return out
 

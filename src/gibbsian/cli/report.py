@@ -51,12 +51,13 @@ def command(
     from gibbsian.trained import load
 
     trained = load(path, checkpoint, device)
-    opt.output_folder(out or path)
     opt.check_memory(trained.machine, chains, "--chains")
+    compared = kernel(trained, sampler, seed)
+    opt.output_folder(out or path)
     with progress_bar(quiet) as progress:
         made = report(
             trained, out, chains=chains, temperatures=temperatures, mixing_steps=mixing_steps,
-            ladder_steps=ladder_steps, sampler=kernel(trained, sampler),
+            ladder_steps=ladder_steps, sampler=compared,
             held_out_margin=held_out_margin, held_out=held_out, rows=rows, seed=seed, progress=progress,
         )  # fmt: skip
     tell(made.verdict)

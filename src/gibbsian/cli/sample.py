@@ -2,8 +2,9 @@
 
 import io
 import warnings
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
     from gibbsian.samplers import Samples
     from gibbsian.trained import Trained
-    from gibbsian.trajectory import Trajectory
 
 NAME = "sample"
 EXAMPLES = """Examples:
@@ -29,12 +29,15 @@ gibbsian sample runs/digits --sampler tempering --steps 500
 
 gibbsian sample runs/digits --sampler trajectory --steps 500
 
+gibbsian sample runs/fours --sampler gibbs-langevin --sampler-option size=0.05 --sampler-option moves=10
+
 gibbsian sample runs/belief --class 7 --steps 1000 --out sevens.png
 
 gibbsian sample runs/digits -n 1000 --checkpoint 2000 --out samples.npz"""
 
 _SAMPLERS = (
-    "gibbs", "tempering", "trajectory", "transitions", "annealed", "driven", "langevin", "rates",
+    "gibbs", "tempering", "trajectory", "transitions", "annealed", "driven", "langevin",
+    "gibbs-langevin", "rates",
 )  # fmt: skip
 _STARTS = ("noise", "reference", "data", "test")
 _FRAMES = 60
@@ -53,9 +56,16 @@ def command(
         str,
         typer.Option(
             help="gibbs, tempering, trajectory (of a run trained with --save-trajectory), transitions, "
-            "annealed, driven, langevin or rates (rates-FPCD)."
+            "annealed, driven, langevin, gibbs-langevin or rates (rates-FPCD)."
         ),
     ] = "gibbs",
+    sampler_option: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="Its settings, such as size=0.05 of langevin; repeatable. " + opt.SAMPLER_OPTIONS,
+        ),
+    ] = None,
     levels: Annotated[
         int | None,
         typer.Option(
@@ -89,8 +99,9 @@ def command(
     Chains from noise know nothing of the data; reference starts at independent units fitted to the
     data, data and test at training and test rows. Tempering, transitions and annealing climb to the machine
     from independent units fitted to the training rows, trajectory through machines that training passed.
-    Driven chains have random temperatures, which settle at 1 for the last fifth of the steps. An .npz file
-    holds samples, their conditional means, and samples in the data's own columns as "original".
+    Driven chains have random temperatures, which settle at 1 for the last fifth of the steps, or after as
+    many as their option steps says. An .npz file holds samples, their conditional means, and samples in the
+    data's own columns as "original".
 
     Where the data's transform adds noise (dequantise), so do the samples of a machine that learned such
     rows. Pictures and "original" are without it: the mean clean row that may lie behind each sample.
@@ -99,6 +110,7 @@ def command(
     from gibbsian.trained import load
 
     _check(sampler, levels, start, steps, precision, out, means)
+    options = _options(sampler, sampler_option)
     if is_belief(path):
         dbn.check_sampling(sampler, levels, checkpoint, precision, device)
         dbn.sample(path, n, steps, start, label, means, seed, out)
@@ -114,7 +126,7 @@ def command(
     opt.check_memory(trained.machine, n, "-n", len(record))
     if kind != ".npz" and trained.data.image_shape is None:
         raise GibbsianError("The data are no images, so there is no picture; write a .npz file.")
-    found = _found(trained, n, steps, sampler, levels, start, seed, record, precision)
+    found = _found(trained, n, steps, sampler, options, levels, start, seed, record, precision)
     if kind == ".npz":
         _save(trained, found, out, noisy)
     else:
@@ -158,26 +170,37 @@ def _check(
         raise GibbsianError("Annealing needs at least one temperature; give --steps 1000, say.")
 
 
+def _options(sampler: str, given: list[str] | None) -> dict[str, Any]:
+    """Read the settings of a sampler."""
+    from gibbsian.samplers import options
+
+    return options.check(sampler, opt.table(given or [], "--sampler-option", "size=0.05"))
+
+
 def _found(
-    trained: "Trained", n: int, steps: int, sampler: str, levels: int | None, start: str,
-    seed: int, record: list[int], precision: str,
+    trained: "Trained", n: int, steps: int, sampler: str, options: dict[str, Any],
+    levels: int | None, start: str, seed: int, record: list[int], precision: str,
 ) -> "Samples":  # fmt: skip
     """Sample in the way that was asked for."""
     from gibbsian import samplers
+    from gibbsian.samplers.options import gibbs_langevin
 
     machine = trained.machine
     if sampler == "annealed":
         return samplers.annealed(machine, trained.reference, n, steps, seed)
     kernels = {
         "gibbs": samplers.Gibbs,
-        "tempering": lambda: samplers.Tempering(trained.reference, levels),
-        "trajectory": lambda: samplers.TrajectoryTempering(_trajectory(trained, seed)),
-        "transitions": lambda: samplers.TemperedTransitions(trained.reference, levels),
-        "driven": lambda: samplers.Driven(steps=_DRIVEN * steps // 100),
+        "tempering": partial(samplers.Tempering, trained.reference, levels),
+        "trajectory": lambda **how: samplers.TrajectoryTempering(
+            opt.trajectory(trained, seed), **how
+        ),
+        "transitions": partial(samplers.TemperedTransitions, trained.reference, levels),
+        "driven": partial(samplers.Driven, steps=_DRIVEN * steps // 100),
         "langevin": samplers.Langevin,
-        "rates": lambda: samplers.RatesFPCD(_training_rows(trained, seed)),
+        "gibbs-langevin": gibbs_langevin,
+        "rates": lambda **how: samplers.RatesFPCD(_training_rows(trained, seed), **how),
     }
-    kernel = kernels[sampler]()
+    kernel = kernels[sampler](**options)
     return samplers.sample(
         machine, n, steps, start="data" if start == "test" else start, generator=seed, sampler=kernel,
         data=_rows(trained, start, seed), record=record, precision=precision,
@@ -199,14 +222,6 @@ def _warn(found: "Samples", sampler: str) -> None:
         )
     words = f"{still} of {len(trips)} chains saw no round trip of their ladder and may be where they started"
     warnings.warn(f"{words}; {cure}.", GibbsianWarning, stacklevel=2)
-
-
-def _trajectory(trained: "Trained", seed: int) -> "Trajectory":
-    """Return the run's trajectory up to its machine, its levels placed for swaps of equal acceptance."""
-    from gibbsian import trajectory
-
-    found = trajectory.load(trained, trained.step).to(trained.machine)
-    return found.refined(generator=seed)
 
 
 def _frames(steps: int) -> list[int]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gibbsian.cli import configuration, dbn
+from gibbsian.cli import options as opt
 from gibbsian.errors import GibbsianError
 
 if TYPE_CHECKING:
@@ -73,8 +74,14 @@ _Acceptance = Annotated[
 ]
 _Sampler = Annotated[
     str | None,
-    _option("PCD: gibbs, tempering, transitions, driven, langevin or rates.", _MACHINE, "gibbs"),
-]
+    _option("PCD: gibbs, tempering, transitions, driven, langevin, gibbs-langevin or rates.",
+            _MACHINE, "gibbs"),
+]  # fmt: skip
+_SamplerOption = Annotated[
+    list[str] | None,
+    _option("Its settings, such as size=0.05 of langevin; repeatable. " + opt.SAMPLER_OPTIONS,
+            _MACHINE, metavar="KEY=VALUE"),
+]  # fmt: skip
 _Levels = Annotated[
     int | None, _option("Tempering and transitions: levels.", _MACHINE, "as many as needed")
 ]
@@ -227,7 +234,7 @@ def command(
     model: _Model = None, hidden: _Hidden = None, method: _Method = None, steps: _Steps = None,
     chains: _Chains = None, refresh: _Refresh = None, fast_lr: _FastLr = None,
     witnesses: _Witnesses = None, reservoir: _Reservoir = None, acceptance: _Acceptance = None,
-    sampler: _Sampler = None, levels: _Levels = None,
+    sampler: _Sampler = None, sampler_option: _SamplerOption = None, levels: _Levels = None,
     weights: _Weights = None,
     visible_bias: _VisibleBias = None, hidden_bias: _HiddenBias = None,
     batch_size: _BatchSize = None, epochs: _Epochs = None, updates: _Updates = None,

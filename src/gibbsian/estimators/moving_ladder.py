@@ -1,6 +1,7 @@
 """Samplers on a ladder within training: levels that follow the machine as it learns."""
 
 from collections.abc import Callable
+from typing import Any
 
 from jaxtyping import Float
 from torch import Generator, Tensor
@@ -30,13 +31,15 @@ class MovingLadder(Renewed):
         How many; as many as the sampler needs unless given.
     make : callable, optional
         Makes the sampler of rows and levels; `Tempering` unless given.
+    **options
+        What it is made with besides, such as sweeps.
     """
 
     def __init__(
         self, rows: Float[Tensor, "rows n"], levels: int | None = None,
-        make: Callable[[Tensor, int | None], Sampler] | None = None,
+        make: Callable[..., Sampler] | None = None, **options: Any,
     ) -> None:  # fmt: skip
-        super().__init__((make or _Untried)(rows, levels))
+        super().__init__((make or _Untried)(rows, levels, **options))
 
     def renewed(
         self, machine: BoltzmannMachine, state: ChainState,

@@ -1,6 +1,8 @@
 """Persistent contrastive divergence: chains that are kept from update to update."""
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -19,7 +21,7 @@ from gibbsian.estimators.base import (
 )
 from gibbsian.estimators.chains import check_chains, check_memory, present
 from gibbsian.estimators.moving_ladder import check_levels
-from gibbsian.estimators.named import check_name, named
+from gibbsian.estimators.named import check_name, check_options, named
 from gibbsian.machine import BoltzmannMachine
 from gibbsian.samplers import ChainState, Gibbs, Sampler
 from gibbsian.samplers import start as first_states
@@ -53,10 +55,14 @@ class PCD(Estimator):
         chains are the top of a ladder whose levels are placed anew as the machine learns
         (`gibbsian.estimators.moving_ladder`). An update costs as much as PCD's with levels times the chains.
         ``transitions`` are tempered transitions on such a ladder (Salakhutdinov 2009), as dear with half of
-        the levels, in the memory of plain PCD. ``langevin`` moves Gaussian visible units. ``driven`` and
-        ``rates`` do not sample the machine itself, so the gradient is biased, as FPCD's is.
+        the levels, in the memory of plain PCD. ``langevin`` moves Gaussian visible units;
+        ``gibbs-langevin`` does so given hidden states and without Metropolis's rule (Liao et al. 2022).
+        ``driven`` and ``rates`` do not sample the machine itself, so the gradient is biased, as FPCD's is.
     levels : int, optional
         Of tempering and transitions: the number of levels; as many as they need unless given.
+    sampler_options : mapping, optional
+        Settings of a sampler by its name that are plain values, such as ``{"size": 0.05}`` for ``langevin``;
+        what is left out suits training.
     inference : {"mean-field", "gibbs"}
         The positive phase of machines with more than one hidden layer. Mean field (Salakhutdinov &
         Hinton 2009) makes the gradient that of a variational bound, without noise; Gibbs sweeps with the
@@ -65,7 +71,7 @@ class PCD(Estimator):
     Raises
     ------
     TrainingError
-        If a count or a probability is impossible.
+        If a count or a probability is impossible, or the sampler does not take its options.
     """
 
     def __init__(
@@ -77,6 +83,7 @@ class PCD(Estimator):
         sampler: Sampler | str | None = None,
         levels: int | None = None,
         inference: str = "mean-field",
+        sampler_options: Mapping[str, Any] | Any = None,
     ) -> None:
         self.steps, self.chains = check_chains("PCD", steps, chains, start)
         if not 0 <= number(refresh, "The probability of a refresh", TrainingError) < 1:
@@ -94,10 +101,12 @@ class PCD(Estimator):
         self.sampler, kept = check_sampler(None if isinstance(sampler, str) else sampler)
         if self._name not in (None, "gibbs"):
             kept = {"sampler": self._name}
+        self.sampler_options = check_options(sampler, sampler_options)
+        options = {"sampler_options": self.sampler_options} if self.sampler_options else {}
         self.config = {
             "kind": "pcd", "steps": self.steps, "chains": self.chains, "start": start,
             "refresh": self.refresh, **kept, **({} if levels is None else {"levels": self.levels}),
-            **({} if inference == INFERENCES[0] else {"inference": inference}),
+            **({} if inference == INFERENCES[0] else {"inference": inference}), **options,
         }  # fmt: skip
 
     def init(
@@ -113,7 +122,9 @@ class PCD(Estimator):
         if self._name is None:
             check_memory(machine, self.chains)
         else:
-            self.sampler = named(self._name, machine, self.chains, data, self.levels)
+            self.sampler = named(
+                self._name, machine, self.chains, data, self.levels, self.sampler_options
+            )
         visible = first_states(machine, self.chains, self.start, generator, data)
         return self.sampler.init(machine, visible, generator)
 

@@ -11,7 +11,7 @@ from gibbsian.arguments import number, switch
 from gibbsian.errors import GibbsianError
 from gibbsian.machine import BoltzmannMachine, Clamp, Clamps, State
 from gibbsian.samplers.base import ChainState, Info, Sampler, as_rows
-from gibbsian.samplers.gibbs import Gibbs
+from gibbsian.samplers.gibbs import Gibbs, draw
 from gibbsian.units import base as unit
 
 # Clamped Gibbs sweeps for the data's statistics in a machine with more than one hidden layer.
@@ -35,6 +35,10 @@ class RatesFPCD(Sampler):
     its chains are no basis for likelihoods. It is meant for seeing many modes in few steps. With a
     rate of 0 it is block Gibbs.
 
+    With ``statistics="sampled"`` a draw takes the place of S̄ at each step: a row of the data for each chain,
+    with sampled hidden units. So FPCD's own chains move once nothing is learned (Tieleman & Hinton 2009). The
+    draw's mean is S̄, so both drive chains to the same means, rates without the noise and the work of drawing.
+
     Biases and couplings have fast weights, for units of any family; precisions keep to the machine's.
 
     Parameters
@@ -48,16 +52,21 @@ class RatesFPCD(Sampler):
     shared : bool
         Give all chains the same fast weights, driven by their mean statistics. This takes the memory of one
         copy of the couplings and not one a chain, and drives their mean but hardly each of them.
+    statistics : {"rates", "sampled"}
+        What stands for the data: their means, or rows drawn anew.
 
     Raises
     ------
     GibbsianError
-        If the rate or the decay is impossible, or the data are no rows of values.
+        If the rate or the decay is impossible, there are no such statistics, or the data are no rows of
+        values.
 
     References
     ----------
     Breuleux, Bengio & Vincent (2011), "Quickly generating representative samples from an RBM-derived
     process".
+
+    Tieleman & Hinton (2009), "Using fast weights to improve persistent contrastive divergence".
     """
 
     # The visible layer is drawn by a machine that is a little off.
@@ -69,6 +78,7 @@ class RatesFPCD(Sampler):
         rate: float = 0.005,
         decay: float = 0.95,
         shared: bool = False,
+        statistics: str = "rates",
     ) -> None:
         if number(rate, "The learning rate of fast weights") < 0:
             raise GibbsianError(
@@ -76,9 +86,14 @@ class RatesFPCD(Sampler):
             )
         if not 0 <= number(decay, "The decay of fast weights") < 1:
             raise GibbsianError(f"The decay of fast weights lies in [0, 1), not {decay!r}.")
+        if statistics not in ("rates", "sampled"):
+            raise GibbsianError(
+                f"The statistics of the data are 'rates' or 'sampled', not {statistics!r}."
+            )
         self.data = as_rows(data, "Rates-FPCD takes rows of data that drive its chains")
         self.rate, self.decay = float(rate), float(decay)
         self.shared = switch(shared, "Whether fast weights are shared")
+        self.statistics = statistics
 
     @torch.no_grad()
     def init(
@@ -88,13 +103,23 @@ class RatesFPCD(Sampler):
         """Place the chains as block Gibbs does, form S̄, and begin with fast weights of 0."""
         state = Gibbs().init(machine, visible, generator, clamps)
         machine.check(self.data)
-        like = next(machine.parameters())
-        rows = unit.states(machine.layers[0], self.data.to(like), generator)
+        rows = self._rows(machine, generator)
         extra, count = {}, 1 if self.shared else len(visible)
         for k, t in _mean(machine, rows, generator).items():
-            extra[f"rates.{k}"] = t
+            if self.statistics == "rates":
+                extra[f"rates.{k}"] = t
             extra[f"fast.{k}"] = t.new_zeros(count, *t.shape)
         return ChainState(state.layers, extra)
+
+    def _rows(
+        self, machine: BoltzmannMachine, generator: Generator | None, count: int | None = None
+    ) -> Float[Tensor, "rows n"]:
+        """Return the data as states of the visible layer, all rows or some at random."""
+        like, rows = next(machine.parameters()), self.data
+        if count is not None:
+            drawn = torch.randint(len(rows), (count,), generator=generator, device=like.device)
+            rows = rows[drawn.to(rows.device)]
+        return unit.states(machine.layers[0], rows.to(like), generator)
 
     @torch.no_grad()
     def step(
@@ -110,8 +135,9 @@ class RatesFPCD(Sampler):
                 push = self._push(machine, layers, extra, i)
                 s = machine.layers[i].sample((f + push).contiguous(), generator)
                 layers[i] = clamps[i].apply(s) if clamps and i in clamps else s
+        wanted = self._wanted(machine, extra, len(layers[0]), generator)
         for k, now in self._statistics(machine, layers).items():
-            gap = extra[f"rates.{k}"] - now
+            gap = wanted[k] - now
             extra[f"fast.{k}"] = torch.add(self.decay * extra[f"fast.{k}"], gap, alpha=self.rate)
         return ChainState(tuple(layers), extra), Info(fields)
 
@@ -119,6 +145,20 @@ class RatesFPCD(Sampler):
         """Count fast couplings of each chain's own as well."""
         own = 0 if self.shared else sum(c.weight.numel() for c in machine.joints)
         return super().footprint(machine) + _FAST * own
+
+    def _wanted(
+        self,
+        machine: BoltzmannMachine,
+        extra: dict[str, Tensor],
+        chains: int,
+        generator: Generator | None,
+    ) -> dict[str, Tensor]:
+        """Return S̄, or the statistics of a row of the data for each chain."""
+        if self.statistics == "rates":
+            return {k.removeprefix("rates."): t for k, t in extra.items() if k.startswith("rates.")}
+        layers = list(_beside(machine, self._rows(machine, generator, chains), generator))
+        draw(machine, layers, 1, generator)
+        return self._statistics(machine, layers)
 
     def _push(
         self, machine: BoltzmannMachine, layers: list[Tensor], extra: dict[str, Tensor], i: int
@@ -161,14 +201,21 @@ def _mean(
     machine: BoltzmannMachine, rows: Float[Tensor, "rows n"], generator: Generator | None
 ) -> dict[str, Tensor]:
     """Return S̄: mean statistics with the rows as visible layer and the odd layers at their means."""
-    state: State = (rows, rows)
-    if len(machine.layers) > 2:
-        held = {0: Clamp(torch.ones_like(rows, dtype=torch.bool), rows)}
-        chain = Gibbs().init(machine, rows, generator, held)
-        for _ in range(_SWEEPS):
-            chain, _ = Gibbs().step(machine, chain, generator, held)
-        state = chain.layers
+    state = _beside(machine, rows, generator)
     values = list(state)
     for i, f in machine.fields(1, state).items():
         values[i] = unit.mean(machine.layers[i], f)
     return _averages(machine, values)
+
+
+def _beside(
+    machine: BoltzmannMachine, rows: Float[Tensor, "rows n"], generator: Generator | None
+) -> State:
+    """Return states with the rows as visible layer; odd layers, which follow from the even, are any."""
+    if len(machine.layers) == 2:
+        return rows, rows
+    held = {0: Clamp(torch.ones_like(rows, dtype=torch.bool), rows)}
+    chain = Gibbs().init(machine, rows, generator, held)
+    for _ in range(_SWEEPS):
+        chain, _ = Gibbs().step(machine, chain, generator, held)
+    return chain.layers
