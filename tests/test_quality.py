@@ -81,6 +81,21 @@ def test_copies_of_a_few_of_many_rows_are_found():
     assert abs(fair.copied) < 4 * fair.copied_error
 
 
+def test_the_error_of_copies_counts_rows_that_many_samples_are_near():
+    """Few held-out rows in many columns: some are the nearest of many samples, which no coin knows of."""
+    n, k, m = 600, 80, 400
+    found = [
+        privacy(normal(n, 64, seed=3 * i), normal(k, 64, seed=3 * i + 1), normal(m, 64, seed=3 * i + 2))
+        for i in range(40)
+    ]  # fmt: skip
+    chance = n / (n + k)
+    coin = (chance * (1 - chance) / m) ** 0.5 / (1 - chance)
+    scores = torch.tensor([f.copied / f.copied_error for f in found])
+    assert abs(float(scores.mean())) < 4 / 40**0.5
+    assert 0.6 < float(scores.std()) < 1.4
+    assert float(torch.tensor([f.copied / coin for f in found]).std()) > 1.5
+
+
 def test_balls_around_equal_and_unequal_sets():
     """Expected values of equal distributions: coverage 1 − 2^-k, density 1 (Naeem et al. 2020)."""
     same = coverage(normal(1000, 5), normal(1000, 5, seed=1), k=5)
