@@ -10,8 +10,6 @@ from gibbsian.estimators.online import OnlineLogZ
 from gibbsian.evaluators.ais import Estimate
 from gibbsian.evaluators.bridge import Z95, Ladder
 
-_Source = Estimate | Ladder | OnlineLogZ | None
-
 # Two bounds further apart than this, in nats, do not say what log Z is.
 LARGEST_GAP = 0.5
 # An estimate that rests on fewer effective chains than this has no error bar worth the name.
@@ -19,6 +17,7 @@ LOWEST_ESS = 10.0
 _SURE = 3.0  # standard errors
 # Estimates on fewer effective chains than `LOWEST_ESS` contradict others by `LARGEST_GAP`, others by this.
 _APART = 0.1
+_Source = Estimate | Ladder | OnlineLogZ | None
 _LADDERS = ("ladder", "trajectory")
 _CURES = {
     "ladder": "more steps of tempering, or more temperatures",

@@ -114,8 +114,10 @@ def partition(
     if trajectory is not None:
         along = trajectory.to(machine)
         way = _ladder(machine, along, chains, temperatures, ladder_steps, generator, progress)
-    for name, found in (("ladder", ladder), ("trajectory", way)):
-        starts = starts if found is None else {**starts, name: found.state}
+    if ladder is not None:
+        starts = {**starts, "ladder": ladder.state}
+    if way is not None and way.doubt is None:  # else its top is where it began
+        starts = {**starts, "trajectory": way.state}
     backward = {
         k: reverse_ais(machine, base, s, betas, generator, _told(progress, f"reverse AIS from {k}"))
         for k, s in starts.items()
