@@ -221,7 +221,11 @@ def figures(rng) -> dict:
         "strip, colour": lambda: plots.strip(rng.random((2, 2, 48)), [0, 5], (4, 4, 3)),
         "filters": lambda: plots.filters(rng.normal(size=(70, 16)), (4, 4)),
         "filters, one, zero": lambda: plots.filters(np.zeros((1, 16)), (4, 4)),
+        "filters, small and deep": lambda: plots.filters(
+            3.7e-4 * rng.normal(size=(1, 4)), (2, 2), layer=2
+        ),
         "filters, no image": lambda: plots.filters(torch.randn(3, 16), None),
+        "filters, no image, deep": lambda: plots.filters(torch.randn(30, 7), None, layer=2),
         "filters, colour": lambda: plots.filters(rng.normal(size=(3, 48)), (3, 4, 4)),
         "reconstructions": lambda: plots.reconstructions(x, y, x, (4, 4)),
         "reconstructions, no image": lambda: plots.reconstructions(x, y, x, None),
@@ -352,6 +356,14 @@ def test_filters_come_by_norm_on_one_scale():
     assert first[2] > first[0] + 50  # the largest is negative: blue
     assert second[0] > second[2] + 50  # the next is positive: red
     assert second.sum() > first.sum()  # and half as large: paler
+
+
+def test_filters_say_of_which_layer_they_are():
+    for layer, words in ((1, "Layer 1: couplings to"), (2, "Layer 2: products of couplings")):
+        for shape in ((2, 2), None):
+            figure = plots.filters(np.eye(4), shape, layer=layer)
+            texts = [t.get_text() for t in figure.texts]
+            assert words in " ".join(texts), texts
 
 
 def test_curves_read_every_spelling_and_leave_gaps():
