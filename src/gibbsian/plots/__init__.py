@@ -9,6 +9,7 @@ An *image shape* is ``(H, W)``, ``(H, W, C)`` or ``(C, H, W)`` with one or three
 for rows that are no images: those are shown as heat-maps, one line a row.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 __all__ = [
     "along_ladder",
     "capacity",
+    "classes",
     "energy_chains",
     "filters",
     "labelled",
@@ -211,15 +213,23 @@ def _bands(
     n, _, w = cells[0].shape[:3]
     columns = max(1, min(n, 8, 800 // w))
     names = [name for name, _ in stacks]
-    scale = _fit(w, columns, _label_width(names))
+    lines = [
+        (name, _grey(stack[start : start + columns], limits), 40 if name == names[-1] else _GAP)
+        for start in range(0, n, columns)
+        for name, stack in zip(names, cells, strict=True)
+    ]
+    return _sheets(lines, columns)
+
+
+def _sheets(sheets: Sequence[tuple[str, np.ndarray, int]], columns: int) -> "Figure":
+    """Lay sheets out under each other: the name of each, its cells and the white pixels below it."""
+    scale = _fit(sheets[0][1].shape[2], columns, _label_width([name for name, _, _ in sheets]))
     parts, rows, offset = [], [], 0
-    for start in range(0, n, columns):
-        for name, stack in zip(names, cells, strict=True):
-            sheet = _sheet(_grey(stack[start : start + columns], limits), columns, scale)
-            rows.append((offset + len(sheet) / 2, name))
-            gap = np.full((40 if name == names[-1] else _GAP, *sheet.shape[1:]), 255, np.uint8)
-            parts += [sheet, gap]
-            offset += len(sheet) + len(gap)
+    for name, cells, below in sheets:
+        sheet = _sheet(cells, columns, scale)
+        rows.append((offset + len(sheet) / 2, name))
+        parts += [sheet, np.full((below, *sheet.shape[1:]), 255, np.uint8)]
+        offset += len(sheet) + below
     return _picture(np.concatenate(parts[:-1]), rows=rows)
 
 
@@ -271,6 +281,31 @@ def labelled(
         raise GibbsianError("There are no rows to draw: pass at least one stack of them.")
     _same_rows(**stacks)
     return _bands(list(stacks.items()), image_shape, normalise)
+
+
+@_styled
+def classes(
+    stacks: Mapping[str, Array], image_shape: ImageShape, *, normalise: Normalise = "unit"
+) -> "Figure":
+    """Show stacks of rows ``(n, d)``, of a class each say, every one in lines of its own by its name.
+
+    The stacks may be of different lengths.
+
+    Raises GibbsianError if there are none, or they are not of the image shape.
+    """
+    if not stacks:
+        raise GibbsianError("There are no rows to draw: pass at least one stack of them.")
+    cells = {name: _cells(stack, image_shape) for name, stack in stacks.items()}
+    limits = _limits(np.concatenate(list(cells.values())), normalise)
+    longest = max(map(len, cells.values()))
+    if image_shape is None:
+        blank = {name: ((0, longest - len(c)), (0, 0)) for name, c in cells.items()}
+        filled = {k: np.pad(c[:, 0], blank[k], constant_values=np.nan) for k, c in cells.items()}
+        return _heat(list(filled.items()), limits)
+    # Very many are laid out wider, so that the picture is not endlessly high.
+    columns = min(longest, max(10, math.isqrt(longest * len(cells))))
+    below = 30 if longest > columns else _GAP
+    return _sheets([(name, _grey(c, limits), below) for name, c in cells.items()], columns)
 
 
 @_styled
