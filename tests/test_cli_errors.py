@@ -97,6 +97,7 @@ bits.npy --classes 4                                    | need labels
 bits.npy --test wide.npy                                | 7 columns
 bits.npy --test missing.npy                             | no file missing.npy
 bits.npy --test bits.npy                                | trained on
+digits --labels species                                 | --labels without a name
 digits --classes 11                                     | no row
 digits --classes 1,x                                    | no class 'x'
 digits --limit 0                                        | at least 1
