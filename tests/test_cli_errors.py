@@ -111,6 +111,7 @@ digits --transform binarise                             | unknown transform
 mnist --data-dir nowhere                                | does not exist
 mnist --data-dir folder                                 | holds no mnist
 digits --model rmb                                      | known are rbm
+digits --model dbmm                                     | hopfield, dbn.
 digits --hidden 0                                       | hidden
 digits --hidden -3                                      | -3
 digits --hidden 200000000000                            | not enough memory
