@@ -303,7 +303,7 @@ def classes(
         filled = {k: np.pad(c[:, 0], blank[k], constant_values=np.nan) for k, c in cells.items()}
         return _heat(list(filled.items()), limits)
     # Very many are laid out wider, so that the picture is not endlessly high.
-    columns = min(longest, max(10, math.isqrt(longest * len(cells))))
+    columns = min(longest, max(10, math.isqrt(longest * len(cells)) // 2))
     below = 30 if longest > columns else _GAP
     return _sheets([(name, _grey(c, limits), below) for name, c in cells.items()], columns)
 
