@@ -201,9 +201,15 @@ def test_chart_of_capacity(tmp_path) -> None:
     found = {rule: capacity([0.1, 0.3, 1.1], rule, size=20, trials=2) for rule in RULES}
     figure = plots.capacity({rule: [p.point for p in f] for rule, f in found.items()})
     assert len(figure.axes[0].lines) == 4  # two rules, two critical loads
+    cue = plots.capacity({"a": [(0.1, 0.5, 0.01)]}, flip=0.15).axes[0].lines[-1]
+    assert set(cue.get_ydata()) == {0.7}
+    assert cue.get_label() == "the cue itself, 0.7"
     assert plots.save(figure, tmp_path / "capacity.png").stat().st_size > 5000
     with pytest.raises(gb.GibbsianError):
         plots.capacity({})
+    for flip in (0.6, -0.1, "0.1", float("nan")):
+        with pytest.raises(gb.GibbsianError, match="flipped spins"):
+            plots.capacity({"a": [(0.1, 0.5, 0.01)]}, flip=flip)
 
 
 # --- bad input -----------------------------------------------------------------------------------
@@ -234,6 +240,10 @@ MEMORY = AssociativeMemory.hebbian(np.array([[1, -1, 1]]))
         (lambda: capacity([0.1], "hebb"), "known are hebbian, pseudo-inverse"),
         (lambda: capacity([]), "at least one"),
         (lambda: capacity([-0.1]), "positive"),
+        (lambda: capacity(0.1), "list of numbers of patterns per spin"),
+        (lambda: capacity(None), "list of numbers of patterns per spin"),
+        (lambda: capacity(torch.tensor(0.1)), "list of numbers of patterns per spin"),
+        (lambda: capacity("0.1"), "A load must be a finite number"),
         (lambda: capacity([0.1], flip=0.7), "0 to 0.5"),
         (lambda: capacity([0.1], trials=1), "trials"),
     ],

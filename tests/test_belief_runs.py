@@ -12,6 +12,7 @@ import torch
 from command_line import call, works
 
 import gibbsian as gb
+from gibbsian import plots
 from gibbsian.belief import classifier, updown, with_labels
 from gibbsian.belief import runs as belief_runs
 from gibbsian.belief.beside import beside, classes_of
@@ -185,6 +186,23 @@ def test_samples_of_a_class(tmp_path, run) -> None:
                 "--out", tmp_path / "s.png").out  # fmt: skip
     assert "conditional means of class 0,1" in out
     assert (tmp_path / "s.png").stat().st_size > 100
+
+
+def test_samples_of_several_classes_are_drawn_by_class(tmp_path, run, monkeypatch) -> None:
+    drawn, draw = {}, plots.classes
+    monkeypatch.setattr(plots, "classes", lambda s, shape: (drawn.update(s), draw(s, shape))[1])
+    how = ("--steps", 2, "--seed", 1)
+    works("sample", run, "--class", "2,0,2", "-n", 8, *how, "--out", tmp_path / "s.png")
+    works("sample", run, "--class", "2,0,2", "-n", 8, *how, "--out", tmp_path / "s.npz")
+    with np.load(tmp_path / "s.npz") as found:
+        samples, labels = found["samples"], found["labels"]
+    assert labels.tolist() == [2, 2, 2, 0, 0, 0, 2, 2]
+    assert list(drawn) == ["2", "0"]
+    for name, rows in drawn.items():
+        assert np.array_equal(rows, samples[labels == int(name)])
+    drawn.clear()
+    works("sample", run, "--class", "7,7", "-n", 4, *how, "--out", tmp_path / "one.png")
+    assert not drawn  # one class needs no names
 
 
 def test_evaluate_prints_error_and_bound(run, capsys) -> None:

@@ -1,15 +1,18 @@
 """The variational bound on rows of deep machines, and what `evaluate` and the command line say of it."""
 
+import itertools
 import json
 import math
+import re
 
 import pytest
 import torch
+import torch.nn.functional as F
 from command_line import call, works
 from evaluator_machines import MACHINES, rows, truth
 
 import gibbsian as gb
-from gibbsian import testing
+from gibbsian import plots, repair, testing
 from gibbsian.evaluators import (
     Partition,
     estimate,
@@ -81,6 +84,45 @@ def test_both_estimates_of_log_z_go_into_the_bound() -> None:
     assert found.ais == pytest.approx(mean + 0.1)
     assert found.reverse["data"] == pytest.approx(mean - 0.2)
     assert found.as_dict()["is_bound"] and "variational lower bound" in found.units
+
+
+def test_a_deep_run_repairs_rows_and_knows_its_bound(tmp_path, monkeypatch) -> None:
+    run, drawn, draw = tmp_path / "run", [], plots.reconstructions
+    works("train", "digits", "--model", "dbm", "--hidden", "12,6", "--transform", "threshold",
+          "--updates", 250, "--lr", 0.3, "--quiet", "--out", run)  # fmt: skip
+    monkeypatch.setattr(
+        plots, "reconstructions", lambda *rows, **how: (drawn.extend(rows), draw(*rows, **how))[1]
+    )
+    told = works("reconstruct", run, "--flip", 0.15, "--out", tmp_path / "r.png").out
+    before, after = map(float, re.search(r"before (\S+) +after (\S+)", told).groups())
+    found = gb.load(run)
+    x, mean = found.data.test.tensor(), found.data.train.tensor().mean(dim=0)
+    # Rows that all come out alike reach the error of the mean row at best.
+    assert before == pytest.approx(0.15, abs=0.01)
+    assert after < 0.85 * float((x - mean).square().mean()) < before
+    original, _, repaired = (torch.as_tensor(rows) for rows in drawn)
+    errors = torch.cdist(repaired, original).square()
+    assert float(errors.diag().mean()) < 0.8 * float(errors.mean())
+
+    told = works("evaluate", run, "--chains", 4, "--temperatures", 10, "--ladder-steps", 0,
+                 "--mixing-steps", 20, "--rows", 180, "--json", "--quiet").out  # fmt: skip
+    part = json.loads(told)["test"]
+    expected = variational_bound(found.machine, x, _log_z(found.machine)).mean()
+    assert part["log_likelihood"]["exact"] == pytest.approx(float(expected), abs=1e-3)
+    assert part["log_likelihood"]["is_bound"]
+    again = repair.reconstruct(found.machine, x)
+    assert part["reconstruction_error"] == pytest.approx(
+        float((again - x).square().mean()), rel=1e-4
+    )
+
+
+def _log_z(machine) -> float:
+    """Sum the states of the first hidden layer of 12 bits, between which and the others nothing else is."""
+    h = torch.tensor(list(itertools.product((0.0, 1.0), repeat=12)))
+    below = machine.layers[0].bias + h @ machine.joints[0].weight.T
+    above = machine.layers[2].bias + h @ machine.joints[1].weight
+    free = F.softplus(below).sum(dim=1) + F.softplus(above).sum(dim=1)
+    return float((h @ machine.layers[1].bias + free).double().logsumexp(dim=0).detach())
 
 
 @pytest.mark.slow

@@ -98,6 +98,7 @@ bits.npy --classes 4                                    | need labels
 bits.npy --test wide.npy                                | 7 columns
 bits.npy --test missing.npy                             | no file missing.npy
 bits.npy --test bits.npy                                | trained on
+digits --labels species                                 | --labels without a name
 digits --classes 11                                     | no row
 digits --classes 1,x                                    | no class 'x'
 digits --limit 0                                        | at least 1
@@ -111,6 +112,7 @@ digits --transform binarise                             | unknown transform
 mnist --data-dir nowhere                                | does not exist
 mnist --data-dir folder                                 | holds no mnist
 digits --model rmb                                      | known are rbm
+digits --model dbmm                                     | hopfield, dbn.
 digits --hidden 0                                       | hidden
 digits --hidden -3                                      | -3
 digits --hidden 200000000000                            | not enough memory

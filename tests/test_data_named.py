@@ -118,8 +118,12 @@ def test_names_and_digits():
     assert gd.names()[0] == "digits" and len(gd.names()) == 6
     data = gd.load("digits", classes=4)
     assert data.n_features == 64 and set(data.train.labels) == {4}
-    with pytest.raises(DataError, match="brings its own rows: leave labels out"):
+    with pytest.raises(DataError, match="The data set 'digits' brings its own labels: give none"):
         gd.load("digits", labels=[1])
+    with pytest.raises(DataError, match="has no labels and takes none"):
+        gd.load("ising2d:L=4,T=1", labels=[1])
+    with pytest.raises(DataError, match="brings its own rows: leave key out"):
+        gd.load("digits", key="a")
 
 
 # Real sets from a folder

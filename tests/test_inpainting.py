@@ -10,7 +10,7 @@ import torch
 from command_line import call, works
 
 import gibbsian as gb
-from gibbsian import inpainting
+from gibbsian import inpainting, plots
 from gibbsian.inpainting import Walk, band, default_counts, hidden_rows, looks, walk
 
 
@@ -198,6 +198,22 @@ def test_command_writes_figures_numbers_and_words(runs, tmp_path) -> None:
     assert content["runs"]["d8"]["hidden_units"] == 8
     assert len(content["runs"]["d4"]["errors"]) == 6
     assert content["free_chains"]["steps"] == [0, 1, 2, 5, 10, 20]
+
+
+def test_the_picture_of_free_chains_shows_their_states(runs, tmp_path, monkeypatch) -> None:
+    drawn, draw = [], plots.strip
+    monkeypatch.setattr(plots, "strip", lambda *all_of: (drawn.extend(all_of), draw(*all_of))[1])
+    works("inpaint-study", runs / "d4", *QUICK, "--chains", 5, "--seed", 3, "--out", tmp_path)
+    trace, steps, shape = drawn
+    assert (list(steps), tuple(shape)) == ([0, 1, 10, 20], (8, 8))
+    trained = gb.load(runs / "d4")
+    raw = trained.data.test.raw(range(6))
+    x = trained.data.transform.expected(raw, torch.Generator().manual_seed(3))
+    free = walk(trained.machine, x, 5, 20, 3)
+    assert trace.shape == (4, 5, 64)
+    assert set(np.unique(trace)) == {0, 1}  # samples, and not their means
+    for shown, step in zip(trace, steps, strict=True):
+        assert np.array_equal(shown, free.states[free.steps.index(step)].numpy())
 
 
 def test_command_on_real_units_writes_into_the_run(runs) -> None:

@@ -219,9 +219,16 @@ def figures(rng) -> dict:
         "strip, no image": lambda: plots.strip(trace, STEPS, None, normalise=(-1, 2)),
         "strip, no image, wide": lambda: plots.strip(rng.random((6, 2, 60)), STEPS, None),
         "strip, colour": lambda: plots.strip(rng.random((2, 2, 48)), [0, 5], (4, 4, 3)),
+        "classes": lambda: plots.classes({"a": x, "a longer name": x[:2]}, (4, 4)),
+        "classes, many": lambda: plots.classes({"a": rng.random((130, 4)), "b": x[:, :4]}, (2, 2)),
+        "classes, no image": lambda: plots.classes({"a": x[:2], "b": x}, None),
         "filters": lambda: plots.filters(rng.normal(size=(70, 16)), (4, 4)),
         "filters, one, zero": lambda: plots.filters(np.zeros((1, 16)), (4, 4)),
+        "filters, small and deep": lambda: plots.filters(
+            3.7e-4 * rng.normal(size=(1, 4)), (2, 2), layer=2
+        ),
         "filters, no image": lambda: plots.filters(torch.randn(3, 16), None),
+        "filters, no image, deep": lambda: plots.filters(torch.randn(30, 7), None, layer=2),
         "filters, colour": lambda: plots.filters(rng.normal(size=(3, 48)), (3, 4, 4)),
         "reconstructions": lambda: plots.reconstructions(x, y, x, (4, 4)),
         "reconstructions, no image": lambda: plots.reconstructions(x, y, x, None),
@@ -354,6 +361,26 @@ def test_filters_come_by_norm_on_one_scale():
     assert second.sum() > first.sum()  # and half as large: paler
 
 
+def test_classes_have_lines_of_their_own():
+    figure = plots.classes({"cat": np.zeros((12, 1)), "dog": np.ones((3, 1))}, (1, 1))
+    image = np.asarray(figure.axes[0].get_images()[0].get_array())[..., 0]
+    names = {t.get_text(): (1 - t.get_position()[1]) * figure.get_figheight() for t in figure.texts}
+    assert list(names) == ["cat", "dog"] and names["cat"] < names["dog"]
+    dark, pitch = np.argwhere(image == 0)[:, 0], len(image) / 3
+    assert dark.max() < 2 * pitch  # two lines of ten at most, and none beside the dogs'
+    line = image[round(2.5 * pitch)]
+    assert not (line == 0).any()
+    assert (line == 255).sum() > 0
+
+
+def test_filters_say_of_which_layer_they_are():
+    for layer, words in ((1, "Layer 1: couplings to"), (2, "Layer 2: products of couplings")):
+        for shape in ((2, 2), None):
+            figure = plots.filters(np.eye(4), shape, layer=layer)
+            texts = [t.get_text() for t in figure.texts]
+            assert words in " ".join(texts), texts
+
+
 def test_curves_read_every_spelling_and_leave_gaps():
     figure = plots.learning_curves(RECORDS)
     titles = [axes.get_title(loc="left") for axes in figure.axes if axes.get_visible()]
@@ -414,6 +441,7 @@ def test_both_ends_of_a_long_ladder_are_shown():
         lambda: plots.reconstructions(*np.zeros((3, 2, 5)), (2, 2)),
         lambda: plots.strip(np.zeros((2, 3, 4)), [0], (2, 2)),
         lambda: plots.strip(np.zeros((3, 4)), [0, 1, 2], (2, 2)),
+        lambda: plots.classes({}, (2, 2)),
         lambda: plots.filters(np.zeros((3, 5)), (2, 2)),
         lambda: plots.filters(np.zeros((0, 4)), (2, 2)),
         lambda: plots.learning_curves([]),

@@ -83,8 +83,10 @@ _UNITS: dict[str, Callable[[int], Units]] = {
 }
 
 
-def find(name: str) -> Recipe:
+def find(name: str, others: Sequence[str] = ()) -> Recipe:
     """Return the recipe of a model's name.
+
+    `others` are names that the caller takes besides, for the sentence that says which are known.
 
     Raises
     ------
@@ -92,7 +94,8 @@ def find(name: str) -> Recipe:
         If there is none.
     """
     if name not in RECIPES:
-        raise GibbsianError(f"There is no model {name!r}; known are {', '.join(RECIPES)}.")
+        known = ", ".join([*RECIPES, *others])
+        raise GibbsianError(f"There is no model {name!r}; known are {known}.")
     return RECIPES[name]
 
 

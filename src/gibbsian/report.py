@@ -377,7 +377,7 @@ class _Sections:
             shape = None
         for layer in range(1, len(machine.layers)):
             rows = features(machine, layer).detach().cpu()
-            figure = plots.filters(rows, None if shape is None else tuple(shape))
+            figure = plots.filters(rows, None if shape is None else tuple(shape), layer=layer)
             name = "filters" if layer == 1 else f"filters_{layer}"
             words = f"Layer {layer}: products of the couplings down to the visible units."
             images.append((self._save(figure, name), "couplings of hidden units",

@@ -1,7 +1,7 @@
 """The capacity experiment: how well random patterns are recalled against their number."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -45,7 +45,7 @@ class Loaded:
 
 
 def capacity(
-    loads: Sequence[float],
+    loads: Any,
     rule: str = "hebbian",
     size: int = 500,
     flip: float = 0.0,
@@ -60,7 +60,7 @@ def capacity(
     out, and later, in a few hundred spins). The pseudo-inverse holds them to a load of 1; what
     shrinks before is how far from a pattern a cue may start, so give it some flips (Kanter &
     Sompolinsky 1987). Near a load of 1 its couplings vanish, and a cue stays as it is: an overlap of
-    1 − 2·flip.
+    1 − 2·flip, which `gibbsian.plots.capacity(…, flip=flip)` draws beside them.
 
     Parameters
     ----------
@@ -85,7 +85,13 @@ def capacity(
     """
     if rule not in RULES:
         raise GibbsianError(f"There is no rule {rule!r}; known are {', '.join(RULES)}.")
-    if not len(loads) or any(number(a, "A load") <= 0 for a in loads):
+    try:
+        loads = list(loads)
+    except TypeError:
+        raise GibbsianError(
+            f"The loads are a list of numbers of patterns per spin, such as [0.1], and {loads!r} is none."
+        ) from None
+    if not loads or any(number(a, "A load") <= 0 for a in loads):
         raise GibbsianError(
             "The loads are positive numbers of patterns per spin; give at least one."
         )

@@ -138,11 +138,13 @@ def sample(
         raise GibbsianError(
             f"-n {n} samples cannot show {len(held)} classes; ask for {len(held)} samples or more."
         )
-    wanted = None if held is None else [held[i * len(held) // n] for i in range(n)]
+    wanted = [] if held is None else [held[i * len(held) // n] for i in range(n)]
     source = torch.Generator().manual_seed(seed)
     rows = None if start == "noise" else _start_rows(found, start, seed)
     begin = "data" if start == "test" else start
-    made = network.generate(n, steps, label=wanted, start=begin, generator=source, data=rows)
+    made = network.generate(
+        n, steps, label=wanted or None, start=begin, generator=source, data=rows
+    )
     if out.suffix.lower() == ".npz":
         buffer = io.BytesIO()
         labels: dict[str, Any] = {} if made.labels is None else {"labels": made.labels.numpy()}
@@ -161,12 +163,25 @@ def sample(
                 "The data are no images, so there is no picture; write a .npz file."
             )
         pictures = found.data.to_images(made.means if means else made.samples)
-        plots.save_images(pictures.reshape(n, -1), pictures.shape[1:], out)
+        rows, shape = pictures.reshape(n, -1), pictures.shape[1:]
+        if held is not None and len(set(held)) > 1:
+            plots.save(plots.classes(_by_class(rows, wanted, found), shape), out)
+        else:
+            plots.save_images(rows, shape, out)
     what = "conditional means" if means and out.suffix.lower() == ".png" else "samples"
     held_words = "" if label is None else f" of class {label}"
     typer.echo(
         f"Wrote {n} {what}{held_words} after {steps} steps of the top machine from {start} to {out}."
     )
+
+
+def _by_class(rows: Any, labels: Sequence[int], found: "Belief") -> dict[str, Any]:
+    """Part samples by the class that they were held at, in the order in which these were asked for."""
+    names = found.config["network"].get("label_names", [])
+    return {
+        names[c] if c < len(names) else str(c): rows[[i for i, k in enumerate(labels) if k == c]]
+        for c in dict.fromkeys(labels)
+    }
 
 
 def _start_rows(found: "Belief", start: str, seed: int) -> "Tensor":

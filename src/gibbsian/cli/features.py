@@ -64,7 +64,8 @@ def command(
     shape = data.image_shape
     fits = shape is not None and _pixels(shape) == found.shape[1]
     target = out or path / f"features-{number}.png"
-    plots.save(plots.filters(found, shape if fits else None, most=count), target)
+    figure = plots.filters(found, shape if fits else None, most=count, layer=number)
+    plots.save(figure, target)
     typer.echo(
         f"Wrote {min(count, len(found))} of the {len(found)} features of layer {number} to {target}."
     )

@@ -310,7 +310,7 @@ def _train(
     """Train as the merged options say."""
     from gibbsian import devices, estimators, recipes, trained
 
-    recipe = recipes.find(chosen["model"])
+    recipe = recipes.find(chosen["model"], ["dbn"])
     method = dict(chosen["method"])
     if method["kind"] == "pcd":
         method = dict(recipe.method) | method

@@ -160,8 +160,9 @@ class Pictures:
                 rows = features(f.trained.machine, layer).cpu()
                 fits = shape is not None and int(np.prod(shape)) == rows.shape[1]
                 figure = plots.filters(
-                    rows, tuple(shape) if fits and shape else None, most=self.plan.figures.features
-                )
+                    rows, tuple(shape) if fits and shape else None,
+                    most=self.plan.figures.features, layer=layer,
+                )  # fmt: skip
                 path = plots.save(figure, self.folder / f"features_{f.model.name}_{layer}.png")
                 images.append(
                     (path, f"features of layer {layer} of {f.model.label}", f"Layer {layer}.")

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gibbsian.data.dataset import Dataset, Split
 from gibbsian.data.files import array_source, outside, read_file
-from gibbsian.data.named import is_named, read_named, unknown_name
+from gibbsian.data.named import is_generated, is_named, read_named, unknown_name
 from gibbsian.data.rows import check_finite
 from gibbsian.data.rows import fingerprint as rows_fingerprint
 from gibbsian.data.source import Source, check_weights, encode_labels, select_classes
@@ -164,9 +164,10 @@ def _read(
 ) -> Source:
     """The raw source behind a name, a path or an array."""
     if isinstance(source, str) and is_named(source):
-        for name in ("key", "labels"):
-            if options[name] is not None:
-                raise DataError(f"the data set '{source}' brings its own rows: leave {name} out.")
+        if options["key"] is not None:
+            raise DataError(f"the data set '{source}' brings its own rows: leave key out.")
+        if options["labels"] is not None:
+            raise DataError(_own_labels(source))
         found = read_named(source, data_dir)
         found.weights = outside(options["weights"], "weights", found.what, ())
         return found
@@ -181,6 +182,16 @@ def _read(
     found.labels = outside(options["labels"], "labels", found.what, ())
     found.weights = outside(options["weights"], "weights", found.what, ())
     return found
+
+
+def _own_labels(name: str) -> str:
+    """Say what to do with labels beside a named set: its own are there without being asked for."""
+    if is_generated(name):
+        return f"The data set '{name}' has no labels and takes none: leave labels out."
+    return (
+        f"The data set '{name}' brings its own labels: give none, which on the command line is --labels "
+        "without a name."
+    )
 
 
 def _as_array(source: Any) -> np.ndarray:

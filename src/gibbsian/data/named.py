@@ -69,6 +69,11 @@ def names() -> list[str]:
     return ["digits", *_IDX_SETS, "cifar10", *_GENERATED]
 
 
+def is_generated(text: str) -> bool:
+    """Whether a known data set is drawn by a formula, and not read."""
+    return text.partition(":")[0] in _GENERATED
+
+
 def is_named(text: str) -> bool:
     """Whether ``text`` is a known name, perhaps with parameters."""
     return text.partition(":")[0] in names()

@@ -9,6 +9,7 @@ An *image shape* is ``(H, W)``, ``(H, W, C)`` or ``(C, H, W)`` with one or three
 for rows that are no images: those are shown as heat-maps, one line a row.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 __all__ = [
     "along_ladder",
     "capacity",
+    "classes",
     "energy_chains",
     "filters",
     "labelled",
@@ -65,7 +67,7 @@ __all__ = [
 
 _MARGIN = 20  # pixels of white around a picture
 
-_GAP, _FRAME = 10, 2  # pixels
+_GAP, _FRAME, _BAR = 10, 2, 320  # pixels
 
 
 def _sheet(cells: np.ndarray, columns: int, scale: int) -> np.ndarray:
@@ -89,22 +91,23 @@ def _picture(
     image: np.ndarray,
     *,
     title: str = "",
+    note: str = "",
     columns: Sequence[tuple[Number, str]] = (),
     rows: Sequence[tuple[Number, str]] = (),
     bar: tuple[str, float] | None = None,
 ) -> "Figure":
     """Put an image on paper pixel by pixel, with labels.
 
-    ``columns`` and ``rows`` are labels with their centre in pixels of the image; ``bar`` is a
-    colour map and its limit.
+    ``note`` is a line below the title; ``columns`` and ``rows`` are labels with their centre in
+    pixels of the image; ``bar`` is a colour map and its limit.
     """
     from matplotlib.figure import Figure
 
     h, w = image.shape[:2]
     left = _MARGIN + (_label_width([name for _, name in rows]) if rows else 0)
-    top = _MARGIN + (52 if title else 0) + (40 if columns else 0)
+    top = _MARGIN + (52 if title else 0) + (36 if note else 0) + (40 if columns else 0)
     bottom = _MARGIN + (84 if bar else 0)
-    total_w = max(left + w, 19 * len(title), 440 if bar else 0) + _MARGIN
+    total_w = max(left + w, 19 * len(title), 15 * len(note), left + _BAR if bar else 0) + _MARGIN
     total_h = top + h + bottom
     figure = Figure(figsize=(total_w / DPI, total_h / DPI), dpi=DPI)
     axes = figure.add_axes((left / total_w, bottom / total_h, w / total_w, h / total_h))
@@ -117,12 +120,14 @@ def _picture(
 
     if title:
         text(_MARGIN, _MARGIN, title, va="top", fontsize=10, fontweight="bold")
+    if note:
+        text(_MARGIN, _MARGIN + 44, note, va="top", color=MUTED)
     for x, label in columns:
         text(left + x, top - 12, label, ha="center", va="bottom", color=MUTED)
     for y, label in rows:
         text(left - 14, top + y, label, ha="right", va="center", color=MUTED)
     if bar:
-        strip = figure.add_axes(((left + 30) / total_w, 58 / total_h, 320 / total_w, 16 / total_h))
+        strip = figure.add_axes((left / total_w, 58 / total_h, _BAR / total_w, 16 / total_h))
         _colour_bar(strip, *bar)
     return figure
 
@@ -132,6 +137,11 @@ def _colour_bar(axes: "Axes", colour_map: str, limit: float) -> None:
     axes.set_yticks([])
     axes.set_xticks([-1, 0, 1], [f"\N{MINUS SIGN}{limit:.2g}", "0", f"+{limit:.2g}"])
     axes.tick_params(length=0, pad=4)
+    ends = (
+        axes.get_xticklabels()
+    )  # written within the bar's width, so that long ones stay on the paper
+    ends[0].set_horizontalalignment("left")
+    ends[-1].set_horizontalalignment("right")
     axes.grid(False)
     axes.spines[:].set_visible(False)
 
@@ -203,15 +213,23 @@ def _bands(
     n, _, w = cells[0].shape[:3]
     columns = max(1, min(n, 8, 800 // w))
     names = [name for name, _ in stacks]
-    scale = _fit(w, columns, _label_width(names))
+    lines = [
+        (name, _grey(stack[start : start + columns], limits), 40 if name == names[-1] else _GAP)
+        for start in range(0, n, columns)
+        for name, stack in zip(names, cells, strict=True)
+    ]
+    return _sheets(lines, columns)
+
+
+def _sheets(sheets: Sequence[tuple[str, np.ndarray, int]], columns: int) -> "Figure":
+    """Lay sheets out under each other: the name of each, its cells and the white pixels below it."""
+    scale = _fit(sheets[0][1].shape[2], columns, _label_width([name for name, _, _ in sheets]))
     parts, rows, offset = [], [], 0
-    for start in range(0, n, columns):
-        for name, stack in zip(names, cells, strict=True):
-            sheet = _sheet(_grey(stack[start : start + columns], limits), columns, scale)
-            rows.append((offset + len(sheet) / 2, name))
-            gap = np.full((40 if name == names[-1] else _GAP, *sheet.shape[1:]), 255, np.uint8)
-            parts += [sheet, gap]
-            offset += len(sheet) + len(gap)
+    for name, cells, below in sheets:
+        sheet = _sheet(cells, columns, scale)
+        rows.append((offset + len(sheet) / 2, name))
+        parts += [sheet, np.full((below, *sheet.shape[1:]), 255, np.uint8)]
+        offset += len(sheet) + below
     return _picture(np.concatenate(parts[:-1]), rows=rows)
 
 
@@ -263,6 +281,31 @@ def labelled(
         raise GibbsianError("There are no rows to draw: pass at least one stack of them.")
     _same_rows(**stacks)
     return _bands(list(stacks.items()), image_shape, normalise)
+
+
+@_styled
+def classes(
+    stacks: Mapping[str, Array], image_shape: ImageShape, *, normalise: Normalise = "unit"
+) -> "Figure":
+    """Show stacks of rows ``(n, d)``, of a class each say, every one in lines of its own by its name.
+
+    The stacks may be of different lengths.
+
+    Raises GibbsianError if there are none, or they are not of the image shape.
+    """
+    if not stacks:
+        raise GibbsianError("There are no rows to draw: pass at least one stack of them.")
+    cells = {name: _cells(stack, image_shape) for name, stack in stacks.items()}
+    limits = _limits(np.concatenate(list(cells.values())), normalise)
+    longest = max(map(len, cells.values()))
+    if image_shape is None:
+        blank = {name: ((0, longest - len(c)), (0, 0)) for name, c in cells.items()}
+        filled = {k: np.pad(c[:, 0], blank[k], constant_values=np.nan) for k, c in cells.items()}
+        return _heat(list(filled.items()), limits)
+    # Very many are laid out wider, so that the picture is not endlessly high.
+    columns = min(longest, max(10, math.isqrt(longest * len(cells)) // 2))
+    below = 30 if longest > columns else _GAP
+    return _sheets([(name, _grey(c, limits), below) for name, c in cells.items()], columns)
 
 
 @_styled
@@ -352,13 +395,21 @@ def along_ladder(
     return _picture(sheet, title=title, rows=rows)
 
 
+def _layer(number: int) -> str:
+    what = "couplings" if number == 1 else "products of couplings down"
+    return f"Layer {number}: {what} to the visible units"
+
+
 @_styled
-def filters(weights: Array, image_shape: ImageShape, *, most: int = 64) -> "Figure":
+def filters(
+    weights: Array, image_shape: ImageShape, *, most: int = 64, layer: int | None = None
+) -> "Figure":
     """Show the rows of ``weights`` ``(n_hidden, n_visible)`` of largest Euclidean norm.
 
     At most ``most`` are shown, on one colour scale for all: blue negative, white zero, red positive
     (for colour images mid-grey is zero). The scale ends at the 99.8 % quantile of the absolute
-    weights shown, so that a few large ones do not bleach the rest.
+    weights shown, so that a few large ones do not bleach the rest. ``layer`` is the hidden layer, from
+    1, that they belong to, which is then written below the title.
 
     Raises GibbsianError if there are no rows or they are not of the image shape.
     """
@@ -369,14 +420,16 @@ def filters(weights: Array, image_shape: ImageShape, *, most: int = 64) -> "Figu
     cells = _cells(rows[order], image_shape)
     limit = float(np.quantile(np.abs(cells), 0.998)) or float(np.abs(cells).max()) or 1.0
     title = f"{len(order):,} of {len(rows):,} filters, largest norm first"
+    note = "" if layer is None else _layer(layer)
     if image_shape is None:
-        panel = [("", cells[:, 0])]
+        panel, title = [("", cells[:, 0])], f"{title}\n{note}".strip()
         return _heat(panel, (-limit, limit), colour_map="RdBu_r", row="hidden unit", title=title)
     grey = _grey(cells, (-limit, limit))
     n, h, w = grey.shape[:3]
     columns = max(1, min(_columns(n, h, w), 1000 // w))
     scale = _fit(w, columns)
     if grey.ndim == 4:
-        return _picture(_sheet(grey, columns, scale), title=title)
+        return _picture(_sheet(grey, columns, scale), title=title, note=note)
     colours = colormaps["RdBu_r"](grey, bytes=True)[..., :3]
-    return _picture(_sheet(colours, columns, scale), title=title, bar=("RdBu_r", limit))
+    sheet = _sheet(colours, columns, scale)
+    return _picture(sheet, title=title, note=note, bar=("RdBu_r", limit))
