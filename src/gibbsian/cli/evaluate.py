@@ -143,7 +143,7 @@ def command(
     tell_certificate(found.certificate)
 
 
-def kernel(trained: "Trained", name: str, seed: int) -> "Sampler | None":
+def kernel(trained: "Trained", name: str, seed: int = 0) -> "Sampler | None":
     """Return the sampler of this name; None for block Gibbs."""
     from gibbsian.samplers import TemperedTransitions, Tempering, TrajectoryTempering
 
