@@ -188,13 +188,14 @@ def _found(
     machine = trained.machine
     if sampler == "annealed":
         return samplers.annealed(machine, trained.reference, n, steps, seed)
+    # Called where they are needed only: the reference is fitted to data, which others do without.
     kernels = {
         "gibbs": samplers.Gibbs,
-        "tempering": partial(samplers.Tempering, trained.reference, levels),
+        "tempering": lambda **how: samplers.Tempering(trained.reference, levels, **how),
         "trajectory": lambda **how: samplers.TrajectoryTempering(
             opt.trajectory(trained, seed), **how
         ),
-        "transitions": partial(samplers.TemperedTransitions, trained.reference, levels),
+        "transitions": lambda **how: samplers.TemperedTransitions(trained.reference, levels, **how),
         "driven": partial(samplers.Driven, steps=_DRIVEN * steps // 100),
         "langevin": samplers.Langevin,
         "gibbs-langevin": gibbs_langevin,

@@ -137,14 +137,15 @@ def _ladder(
     """Run a ladder for as long as was asked for, or as its round trips need."""
     if steps == 0:
         return None
-    stage, levels = "tempering", None
+    stage, way, levels = "tempering", "a ladder", None
     try:
         if isinstance(base, Trajectory):
-            stage, base = "trajectory", base.refined(generator=generator)
+            stage, way = "trajectory", "its trajectory"
+            base = base.refined(generator=generator)
         else:
             levels = Tempering(base).placed(BaseRatePath(base, machine), generator)
     except GibbsianError as error:
-        warnings.warn(f"no likelihood by {stage}: {error}", GibbsianWarning, stacklevel=3)
+        warnings.warn(f"no likelihood by {way}: {error}", GibbsianWarning, stacklevel=3)
         return None
     count, wanted = len(base) if levels is None else len(levels), 0.0  # type: ignore[arg-type]
     if steps is None:
