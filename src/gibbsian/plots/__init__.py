@@ -137,9 +137,8 @@ def _colour_bar(axes: "Axes", colour_map: str, limit: float) -> None:
     axes.set_yticks([])
     axes.set_xticks([-1, 0, 1], [f"\N{MINUS SIGN}{limit:.2g}", "0", f"+{limit:.2g}"])
     axes.tick_params(length=0, pad=4)
-    ends = (
-        axes.get_xticklabels()
-    )  # written within the bar's width, so that long ones stay on the paper
+    # Written within the bar's width, so that long ones stay on the paper.
+    ends = axes.get_xticklabels()
     ends[0].set_horizontalalignment("left")
     ends[-1].set_horizontalalignment("right")
     axes.grid(False)
